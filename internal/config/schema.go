@@ -1,0 +1,148 @@
+// Package config reads cage.yaml: one schema, one strict decoder and one table
+// of defaults, for the command line and the gateway alike.
+package config
+
+import (
+	"time"
+
+	"github.com/agentcage/agentcage/internal/hostname"
+)
+
+// Config is a complete, validated cage.yaml with every default filled in. Its
+// zero value allows nothing.
+type Config struct {
+	File      string // path it was read from, for messages
+	Name      string
+	Isolation string // "" when the file does not say: each command has its own default
+
+	MaxRequestBody int64 // bytes; 0 switches the body-size inspector off
+	Domains        Domains
+	RateLimit      RateLimit
+	Logging        Logging
+	Upstream       Upstream
+	Process        Process
+
+	Container   Container
+	Firecracker Firecracker
+
+	// Sections that are read and checked, and that this version has no
+	// code to enforce. Whoever starts a cage refuses when one is named.
+	Unenforced []Position
+}
+
+// Position is a place in a config file.
+type Position struct {
+	Key          string // dotted path, as in "domains.allow[2].host"
+	Line, Column int    // from 1
+}
+
+// Domains says which hosts are reachable. The zero value allows none.
+type Domains struct {
+	Mode        Mode
+	Entries     []Entry // of the allowlist, or of the blocklist
+	Passthrough []Entry // hosts whose TLS is spliced, never decrypted; each is also allowed
+}
+
+// Mode tells how Entries are meant. The zero Mode allows nothing.
+type Mode string
+
+// The modes.
+const (
+	Allowlist Mode = "allowlist"
+	Blocklist Mode = "blocklist"
+)
+
+// Entry is one line of a domain list.
+type Entry struct {
+	Host  hostname.Name
+	Exact bool // "=api.example.com": that name and nothing under it
+
+	// Methods, Paths and Ports narrow the entry. Empty means every
+	// method, every path, and the ports 80 and 443.
+	Methods []string
+	Paths   []string // globs on the decoded path, see inspect.MatchPath
+	Ports   []uint16
+
+	Private bool // may resolve to private addresses
+
+	Position Position
+}
+
+// RateLimit is a token bucket for each host.
+type RateLimit struct {
+	RequestsPerSecond float64       // 0 is off
+	Burst             int           // 0 with a rate refuses everything
+	Wait              time.Duration // how long a request may be held for a token before it is refused
+}
+
+// Logging says what is kept beside what is refused.
+type Logging struct {
+	Level            string // debug, info, warning, error or critical
+	DNSQueries       bool
+	ProxyConnections bool
+	AllowedRequests  bool
+	Services         map[string]string // level of dns, proxy and cage, where it differs
+}
+
+// Upstream says how the gateway reaches servers.
+type Upstream struct {
+	CAFiles      []string
+	AllowPrivate []Private
+	Hosts        map[hostname.Name]hostname.Name // name to address, as in /etc/hosts
+	Proxy        string                          // http://host:port, or empty
+	DNSServers   []string                        // host:port; empty means the host's own
+}
+
+// Private is one line of upstream.allow_private: a name with everything under
+// it, or a range of addresses. Exactly one of the two is set.
+type Private struct {
+	Name  hostname.Name
+	Range string // CIDR in canonical form
+}
+
+// Process configures cages of isolation "process".
+type Process struct {
+	Home           string // "private" or "persist"
+	ReadWrite      []string
+	ReadOnly       []string
+	AllowSensitive []string
+	Unguarded      []string // guarded paths of the working directory left writable
+	Env            map[string]string
+	MemoryBytes    int64
+	CPUs           float64
+	Processes      int
+	OpenFiles      int
+}
+
+// Container is the original's container section. It is checked here and used
+// by the container backend.
+type Container struct {
+	Image                string
+	Command              []string
+	Volumes              []string
+	Env                  map[string]string
+	NamedVolumes         map[string]string
+	Tmpfs                []string
+	Ports                []string
+	PodmanSecrets        []string
+	User                 string
+	Memory               string
+	CPUs                 string
+	ReadOnly             bool
+	DropCapabilities     []string
+	AddCapabilities      []string
+	NoNewPrivileges      bool
+	SecurityLabelDisable bool
+	Restart              string
+	RestartSec           int
+	TimeoutStartSec      int // 0 leaves it out
+	TimeoutStopSec       int // 0 leaves it out
+}
+
+// Firecracker is the original's firecracker section.
+type Firecracker struct {
+	Kernel string
+	VCPUs  int
+	MemMB  int
+	Binary string
+}
