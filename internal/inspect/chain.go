@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 )
 
@@ -16,7 +17,7 @@ type Chain struct {
 // NewChain returns a chain that asks in the order given. A chain without
 // inspectors blocks everything.
 func NewChain(inspectors ...Inspector) *Chain {
-	return &Chain{inspectors: inspectors}
+	return &Chain{inspectors: slices.Clone(inspectors)}
 }
 
 // Decide runs the chain. It never panics: an inspector that does blocks.
@@ -26,7 +27,7 @@ func (c *Chain) Decide(ctx context.Context, r *Request) Verdict {
 	}
 	v := Verdict{Decision: Allowed, BodyLimit: -1}
 	for _, in := range c.inspectors {
-		f := ask(ctx, in, r)
+		f, limit := ask(ctx, in, r)
 		switch f.Action {
 		case Allowed:
 		case Flagged:
@@ -35,30 +36,36 @@ func (c *Chain) Decide(ctx context.Context, r *Request) Verdict {
 		default:
 			return blockedBy(f, v.Findings)
 		}
-		v.BodyLimit = tighter(v.BodyLimit, limitOf(in, r))
+		v.BodyLimit = tighter(v.BodyLimit, limit)
 	}
 	v.Reason = reasons(v.Findings)
 	return v
 }
 
-// ask turns everything that can go wrong in an inspector into a block.
-func ask(ctx context.Context, in Inspector, r *Request) (f Finding) {
-	name := in.Name()
+// ask turns everything that can go wrong in an inspector into a block. What a
+// panic says is kept out of the reason: it may hold a part of the request.
+func ask(ctx context.Context, in Inspector, r *Request) (f Finding, limit int64) {
+	name := "unknown"
 	defer func() {
 		if p := recover(); p != nil {
 			f = Finding{Inspector: name, Reason: fmt.Sprintf("inspector %s failed", name), Severity: Error}
 		}
 	}()
+	name = in.Name()
 	if ctx.Err() != nil {
-		return Finding{Inspector: name, Reason: "the request was cancelled", Severity: Info}
+		return Finding{Inspector: name, Reason: "the request was cancelled", Severity: Info}, 0
 	}
 	f = in.Inspect(ctx, r)
 	f.Inspector = name
-	if f.Action == Blocked && f.Reason == "" {
+	if f.Action == Allowed || f.Action == Flagged {
+		return f, limitOf(in, r)
+	}
+	f.Action = Blocked
+	if f.Reason == "" {
 		f.Reason = fmt.Sprintf("inspector %s gave no verdict", name)
 		f.Severity = Error
 	}
-	return f
+	return f, 0
 }
 
 func blockedBy(f Finding, before []Finding) Verdict {

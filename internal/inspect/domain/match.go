@@ -1,0 +1,146 @@
+package domain
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/agentcage/agentcage/internal/config"
+	"github.com/agentcage/agentcage/internal/inspect"
+)
+
+// refusal says why an entry does not admit a request. The higher one was
+// nearer to being admitted and makes the better reason.
+type refusal uint8
+
+const (
+	wrongPort refusal = iota
+	unseen            // the entry needs a method or path and the tunnel is not decrypted
+	wrongMethod
+	ambiguousPath
+	wrongPath
+	admitted
+)
+
+// reason is the text for the client and the audit log. Method and path are
+// the agent's, so only the beginning is repeated.
+func (why refusal) reason(r *inspect.Request) string {
+	host := r.Host.String()
+	switch why {
+	case unseen:
+		return fmt.Sprintf("tunnel not allowed for %s: its entry needs to see method or path", host)
+	case wrongMethod:
+		return fmt.Sprintf("method not allowed for %s: %s", host, clip(r.Method))
+	case ambiguousPath:
+		return fmt.Sprintf("path not allowed for %s: it is ambiguous", host)
+	case wrongPath:
+		return fmt.Sprintf("path not allowed for %s: %s", host, clip(r.Path))
+	default:
+		return fmt.Sprintf("port not allowed for %s: %d", host, r.Port)
+	}
+}
+
+// admits compares a request with one entry of an allowlist.
+func admits(e *config.Entry, r *inspect.Request) refusal {
+	ports := e.Ports
+	if len(ports) == 0 {
+		ports = defaultPorts
+	}
+	narrowed := len(e.Methods) > 0 || len(e.Paths) > 0
+	switch {
+	case !slices.Contains(ports, r.Port):
+		return wrongPort
+	case r.Opaque && narrowed:
+		return unseen
+	case len(e.Methods) > 0 && !methodsIn(e.Methods, r):
+		return wrongMethod
+	case len(e.Paths) > 0 && ambiguous(r):
+		return ambiguousPath
+	case len(e.Paths) > 0 && !pathIn(e.Paths, r.Path):
+		return wrongPath
+	}
+	return admitted
+}
+
+// mayMatch compares a request with one entry of a blocklist. What cannot be
+// seen is taken for a match. An entry without ports closes every port.
+func mayMatch(e *config.Entry, r *inspect.Request) bool {
+	if len(e.Ports) > 0 && !slices.Contains(e.Ports, r.Port) {
+		return false
+	}
+	if r.Opaque {
+		return true
+	}
+	if len(e.Methods) > 0 && !anyMethodIn(e.Methods, r) {
+		return false
+	}
+	return len(e.Paths) == 0 || ambiguous(r) || pathIn(e.Paths, r.Path)
+}
+
+// methodsIn reports whether the method, and every method that a header asks
+// the server to take instead, is listed. Methods are case-sensitive (RFC 9110
+// section 9.1), so "get" is not the GET that was listed.
+func methodsIn(list []string, r *inspect.Request) bool {
+	if !contains(list, r.Method, func(a, b string) bool { return a == b }) {
+		return false
+	}
+	for _, name := range methodOverrides {
+		for _, v := range values(r.Header, name) {
+			if !contains(list, strings.TrimSpace(v), strings.EqualFold) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// anyMethodIn is for blocklists: some servers fold case, so it does too.
+func anyMethodIn(list []string, r *inspect.Request) bool {
+	if contains(list, r.Method, strings.EqualFold) {
+		return true
+	}
+	for _, name := range methodOverrides {
+		if len(values(r.Header, name)) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+func contains(list []string, s string, equal func(a, b string) bool) bool {
+	return slices.ContainsFunc(list, func(m string) bool { return equal(strings.ToUpper(m), s) })
+}
+
+// ambiguous reports whether a server might see another path than r.Path.
+func ambiguous(r *inspect.Request) bool {
+	if r.Path == "" {
+		return true
+	}
+	return slices.ContainsFunc(pathOverrides, func(name string) bool { return len(values(r.Header, name)) > 0 })
+}
+
+func pathIn(globs []string, path string) bool {
+	return slices.ContainsFunc(globs, func(g string) bool { return inspect.MatchPath(g, path) })
+}
+
+// values finds a header in whatever case it is stored: HTTP/2 and hand-made
+// requests need not be canonical.
+func values(h http.Header, canonical string) []string {
+	if v := h[canonical]; len(v) > 0 {
+		return v
+	}
+	for k, v := range h {
+		if len(k) == len(canonical) && strings.EqualFold(k, canonical) {
+			return v
+		}
+	}
+	return nil
+}
+
+func clip(s string) string {
+	if len(s) > maxShown {
+		return strings.ToValidUTF8(s[:maxShown], "") + "…"
+	}
+	return s
+}
