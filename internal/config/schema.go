@@ -25,9 +25,18 @@ type Config struct {
 	Container   Container
 	Firecracker Firecracker
 
+	// What the file says of sections that this version has no code for.
+	Secrets     Secrets
+	Injection   Injection
+	Entropy     Entropy
+	ContentType ContentType
+	Inspectors  []InspectorRef
+
 	// Sections that are read and checked, and that this version has no
 	// code to enforce. Whoever starts a cage refuses when one is named.
 	Unenforced []Position
+
+	warnings []Warning // found while reading; see Warnings
 }
 
 // Position is a place in a config file.
@@ -102,11 +111,11 @@ type Private struct {
 
 // Process configures cages of isolation "process".
 type Process struct {
-	Home           string // "private" or "persist"
-	ReadWrite      []string
+	Home           string   // "private" or "persist"
+	ReadWrite      []string // absolute, as the next two
 	ReadOnly       []string
 	AllowSensitive []string
-	Unguarded      []string // guarded paths of the working directory left writable
+	Unguarded      []string // guarded paths of the working directory left writable; relative to it
 	Env            map[string]string
 	MemoryBytes    int64
 	CPUs           float64

@@ -1,0 +1,296 @@
+package config
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v4"
+
+	"github.com/agentcage/agentcage/internal/hostname"
+)
+
+// Secrets is the section secrets.
+type Secrets struct {
+	Enabled               bool
+	BuiltinAllowToDomains bool
+	AllowToDomains        map[string][]hostname.Name // pattern name to hosts
+	ExtraPatterns         []Pattern
+}
+
+// Pattern is one line of secrets.extra_patterns. Exactly one of Pattern and
+// Env is set.
+type Pattern struct {
+	Name    string
+	Pattern string // RE2
+	Env     string // name of a variable whose value is looked for
+}
+
+// Injection is the section secret_injection.
+type Injection struct {
+	Rules    []InjectionRule
+	RedactTo []hostname.Name
+}
+
+// InjectionRule says which placeholder stands for which secret, and where it
+// may go.
+type InjectionRule struct {
+	Env         string
+	Placeholder string
+	InjectTo    []Target
+	Position    Position
+}
+
+// Target is a host that may get a secret.
+type Target struct {
+	Host  hostname.Name
+	Exact bool // "=api.example.com"
+}
+
+// Entropy is the section entropy.
+type Entropy struct {
+	Enabled            bool
+	Threshold          float64 // bits a byte
+	MinBodyBytes       int
+	Action             string // block or flag
+	ExemptContentTypes []string
+	CheckURLParams     bool
+	CheckURLPath       bool
+	URLThreshold       float64
+	URLMinValueBytes   int
+}
+
+// ContentType is the section content_type.
+type ContentType struct {
+	Enabled        bool
+	EntropyCeiling float64 // bits a byte
+	DetectBase64   bool
+	Base64MinLen   int
+	Action         string // block or flag
+}
+
+// InspectorRef is one line of the section inspectors. Its config is checked
+// to be a map; what is in it is for the inspector.
+type InspectorRef struct {
+	Name     string
+	Path     string // absolute; empty for a built-in inspector
+	Position Position
+}
+
+var secretsKeys = []key[Secrets]{
+	boolKey("enabled", "true", "Whether the section is in force.", func(s *Secrets) *bool { return &s.Enabled }),
+	boolKey("builtin_allow_to_domains", "true", "Let known forms of keys go to the hosts of those who issue them.", func(s *Secrets) *bool { return &s.BuiltinAllowToDomains }),
+	{name: "allow_to_domains", typ: "map of pattern to list of hosts", def: "{}", doc: "Further hosts that a pattern may go to.", read: readAllowTo},
+	{name: "extra_patterns", typ: "list of maps", def: "[]", doc: "Further patterns.", sub: docsOf("[].", patternKeys),
+		read: func(d *decoder, v value, s *Secrets) { s.ExtraPatterns = list(d, v, d.pattern) }},
+}
+
+var patternKeys = []key[Pattern]{
+	textKey("name", "", "Name of the pattern, as it is in the audit log.", func(p *Pattern) *string { return &p.Name }),
+	{name: "pattern", typ: "regular expression", doc: "Regular expression in RE2 syntax.", read: readRegexp},
+	{name: "env", typ: "text", doc: "Variable whose value is looked for, in place of pattern.", read: func(d *decoder, v value, p *Pattern) { p.Env, _ = d.envName(v) }},
+}
+
+var actions = []string{"block", "flag"}
+
+var entropyKeys = []key[Entropy]{
+	boolKey("enabled", "true", "Whether the section is in force.", func(e *Entropy) *bool { return &e.Enabled }),
+	floatKey("threshold", "7.0", "Bits a byte from which on a body is refused.", 0, 8, func(e *Entropy) *float64 { return &e.Threshold }),
+	intKey("min_body_bytes", "256", "Smaller bodies are not measured.", 0, 1<<30, func(e *Entropy) *int { return &e.MinBodyBytes }),
+	choiceKey("action", "block", "What is done with a finding.", actions, func(e *Entropy) *string { return &e.Action }),
+	textsKey("exempt_content_types", "[image/, application/gzip, application/zip]", "Beginnings of content types that are not measured.", func(e *Entropy) *[]string { return &e.ExemptContentTypes }),
+	boolKey("check_url_params", "true", "Measure query values.", func(e *Entropy) *bool { return &e.CheckURLParams }),
+	boolKey("check_url_path", "true", "Measure path segments.", func(e *Entropy) *bool { return &e.CheckURLPath }),
+	floatKey("url_threshold", "5.5", "Bits a byte from which on a part of a URL is refused.", 0, 8, func(e *Entropy) *float64 { return &e.URLThreshold }),
+	intKey("url_min_value_bytes", "64", "Shorter parts of a URL are not measured.", 0, 1<<20, func(e *Entropy) *int { return &e.URLMinValueBytes }),
+}
+
+var contentTypeKeys = []key[ContentType]{
+	boolKey("enabled", "true", "Whether the section is in force.", func(c *ContentType) *bool { return &c.Enabled }),
+	floatKey("entropy_ceiling", "6.5", "Bits a byte above which text is no text.", 0, 8, func(c *ContentType) *float64 { return &c.EntropyCeiling }),
+	boolKey("detect_base64", "true", "Look for long runs of base64 in text.", func(c *ContentType) *bool { return &c.DetectBase64 }),
+	intKey("base64_min_len", "256", "Length from which on a run is long.", 1, 1<<30, func(c *ContentType) *int { return &c.Base64MinLen }),
+	choiceKey("action", "block", "What is done with a finding.", actions, func(c *ContentType) *string { return &c.Action }),
+}
+
+var injectionKeys = []key[Injection]{
+	{name: "rules", typ: "list of maps", doc: "The rules, when secret_injection is a map.", sub: docsOf("[].", ruleKeys),
+		read: func(d *decoder, v value, i *Injection) { i.Rules = list(d, v, d.rule) }},
+	{name: "redact_to", typ: typeList, doc: "Hosts that get the placeholder in place of the secret.",
+		read: func(d *decoder, v value, i *Injection) { i.RedactTo = list(d, v, d.host) }},
+}
+
+var ruleKeys = []key[InjectionRule]{
+	{name: "env", typ: "text", doc: "Name of the secret, and of the variable that holds the placeholder. Required.",
+		read: func(d *decoder, v value, r *InjectionRule) { r.Env, _ = d.envName(v) }},
+	textKey("placeholder", "", "What the agent has in place of the secret. Required.", func(r *InjectionRule) *string { return &r.Placeholder }),
+	{name: "inject_to", typ: typeList, doc: "Hosts that get the secret; =host is that name alone. Empty is none.",
+		read: func(d *decoder, v value, r *InjectionRule) { r.InjectTo = list(d, v, d.target) }},
+}
+
+var inspectorKeys = []key[InspectorRef]{
+	textKey("name", "", "Name of the inspector. Required.", func(i *InspectorRef) *string { return &i.Name }),
+	{name: "path", typ: "path", doc: "Program of an inspector that is not built in.", read: func(d *decoder, v value, i *InspectorRef) { i.Path, _ = d.path(v) }},
+	{name: "config", typ: typeMap + " of its own", doc: "Settings of the inspector.", read: func(d *decoder, v value, i *InspectorRef) {
+		d.table(v, func(k, v value) {})
+	}},
+}
+
+// builtin are the inspectors that the section inspectors may name without a
+// path.
+var builtin = []string{"domain", "secrets", "body-size", "entropy", "content-type"}
+
+// injectionDocs documents both forms of secret_injection.
+func injectionDocs() []KeyDoc {
+	return append(docsOf("[].", ruleKeys), docsOf(".", injectionKeys)...)
+}
+
+// unenforced is a section of a part that this version does not have: it is
+// read and checked in full, and a file that asks for it is put on record.
+// What is false, empty or enabled: false asks for nothing.
+func unenforced[S any](name, typ, doc string, keys []key[S], at func(*Config) *S, enabled func(*Config) *bool) key[Config] {
+	return key[Config]{name: name, typ: typ, doc: doc, sub: docsOf(".", keys), read: func(d *decoder, v value, c *Config) {
+		switch {
+		case v.n.Kind == yaml.ScalarNode && v.n.ShortTag() == "!!bool" && strings.EqualFold(v.n.Value, "false"):
+			*enabled(c) = false
+			return
+		case v.n.Kind == yaml.ScalarNode && !v.isNull():
+			d.fail(v, "it is neither a map nor false", "write a map of its keys, or false to switch it off")
+			return
+		}
+		fields(d, v, keys, at(c))
+		if len(v.n.Content) > 0 && *enabled(c) {
+			c.Unenforced = append(c.Unenforced, d.keyOf(v))
+		}
+	}}
+}
+
+func readAllowTo(d *decoder, v value, s *Secrets) {
+	s.AllowToDomains = nil
+	d.table(v, func(k, v value) {
+		hosts := list(d, v, d.host)
+		if s.AllowToDomains == nil {
+			s.AllowToDomains = make(map[string][]hostname.Name)
+		}
+		s.AllowToDomains[k.n.Value] = hosts
+	})
+}
+
+// host reads a host without a port that secrets may go to.
+func (d *decoder) host(v value) (hostname.Name, bool) {
+	t, ok := d.target(v)
+	if ok && t.Exact {
+		d.fail(v, "exact names are not supported here", "write the name without =")
+		return hostname.Name{}, false
+	}
+	return t.Host, ok
+}
+
+func (d *decoder) target(v value) (Target, bool) {
+	var e rawEntry
+	before := len(d.errs)
+	readHost(d, v, &e)
+	if len(e.Ports) > 0 {
+		d.fail(v, "it has a port", "write the host alone")
+	}
+	if len(d.errs) > before || !e.Exact && !d.notSuffix(v, e.Host, "") {
+		return Target{}, false
+	}
+	return Target{Host: e.Host, Exact: e.Exact}, true
+}
+
+func (d *decoder) pattern(v value) (Pattern, bool) {
+	var p Pattern
+	before := len(d.errs)
+	fields(d, v, patternKeys, &p)
+	switch {
+	case len(d.errs) > before:
+		return p, false
+	case p.Name == "":
+		d.fail(v, "it has no name", "add name: NAME")
+	case p.Pattern == "" && p.Env == "":
+		d.fail(v, "it has neither pattern nor env", `add pattern: "…", or env: NAME`)
+	case p.Pattern != "" && p.Env != "":
+		d.fail(v, "it has both pattern and env", "keep one of the two")
+	}
+	return p, len(d.errs) == before
+}
+
+func readRegexp(d *decoder, v value, p *Pattern) {
+	s, ok := d.text(v)
+	if !ok {
+		return
+	}
+	re, err := regexp.Compile(s)
+	switch {
+	case err != nil:
+		d.fail(v, strings.Replace(err.Error(), "error parsing regexp: ", "the regular expression has an error: ", 1),
+			"patterns are RE2: no look-around and no back references; in YAML write them in single quotes")
+		return
+	case re.MatchString(""):
+		d.fail(v, "the regular expression matches the empty text, and so everything", "make a part of it required")
+		return
+	}
+	p.Pattern = s
+}
+
+// readInjection takes both forms: a list of rules, or {rules, redact_to}.
+func readInjection(d *decoder, v value, c *Config) {
+	switch {
+	case v.n.Kind == yaml.SequenceNode:
+		c.Injection.Rules = list(d, v, d.rule)
+	case v.n.Kind == yaml.ScalarNode && v.n.ShortTag() == "!!bool" && strings.EqualFold(v.n.Value, "false"), v.isNull():
+		return
+	case v.n.Kind == yaml.ScalarNode:
+		d.notList(v)
+		return
+	default:
+		fields(d, v, injectionKeys, &c.Injection)
+	}
+	seen := make(map[string]int)
+	for _, r := range c.Injection.Rules {
+		if first := seen[r.Placeholder]; first > 0 {
+			d.add(r.Position, 1, fmt.Sprintf("its placeholder is that of the rule on line %d", first), "give every secret a placeholder of its own")
+			continue
+		}
+		seen[r.Placeholder] = r.Position.Line
+	}
+	if len(c.Injection.Rules)+len(c.Injection.RedactTo) > 0 {
+		c.Unenforced = append(c.Unenforced, d.keyOf(v))
+	}
+}
+
+func (d *decoder) rule(v value) (InjectionRule, bool) {
+	r := InjectionRule{Position: v.position()}
+	before := len(d.errs)
+	fields(d, v, ruleKeys, &r)
+	switch {
+	case len(d.errs) > before:
+		return r, false
+	case r.Env == "":
+		d.fail(v, "it has no env", "add env: NAME")
+	case r.Placeholder == "":
+		d.fail(v, "it has no placeholder", fmt.Sprintf(`add placeholder: "{{%s}}"`, r.Env))
+	}
+	return r, len(d.errs) == before
+}
+
+func readInspectors(d *decoder, v value, c *Config) {
+	c.Inspectors = list(d, v, func(v value) (InspectorRef, bool) {
+		i := InspectorRef{Position: v.position()}
+		before := len(d.errs)
+		fields(d, v, inspectorKeys, &i)
+		switch {
+		case len(d.errs) > before:
+		case i.Name == "":
+			d.fail(v, "it has no name", "add name: NAME")
+		case i.Path == "" && !slices.Contains(builtin, i.Name):
+			d.fail(d.where[v.path+".name"], fmt.Sprintf("%q is no built-in inspector", clip(i.Name)), "add a path to its program; "+hintChoice(i.Name, builtin))
+		}
+		return i, len(d.errs) == before
+	})
+	if len(c.Inspectors) > 0 {
+		c.Unenforced = append(c.Unenforced, d.keyOf(v))
+	}
+}

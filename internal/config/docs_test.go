@@ -1,0 +1,111 @@
+package config
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// TestDocs holds docs/configuration.md to the table of keys.
+func TestDocs(t *testing.T) {
+	golden(t, "../../docs/configuration.md", configurationPage())
+}
+
+func configurationPage() string {
+	var b strings.Builder
+	b.WriteString(pageHead)
+	head := func(title, text string) {
+		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n| key | type | default | |\n|---|---|---|---|\n", title, text)
+	}
+	rows := func(of func(KeyDoc) bool) {
+		for _, k := range Keys() {
+			if of(k) {
+				fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", k.Path, cell(k.Type), code(k.Default), cell(k.Doc))
+			}
+		}
+	}
+	head("Top level", "Sections have a table of their own below.")
+	rows(func(k KeyDoc) bool { return top(k.Path) == k.Path })
+	for _, section := range Keys() {
+		if top(section.Path) != section.Path || !hasKeysBelow(section.Path) {
+			continue
+		}
+		head("`"+section.Path+"`", section.Doc+sectionNotes[section.Path])
+		rows(func(k KeyDoc) bool { return k.Path != section.Path && top(k.Path) == section.Path })
+	}
+	return b.String()
+}
+
+func top(path string) string { return path[:strings.IndexAny(path+".", ".[")] }
+
+func hasKeysBelow(section string) bool {
+	for _, k := range Keys() {
+		if k.Path != section && top(k.Path) == section {
+			return true
+		}
+	}
+	return false
+}
+
+func cell(s string) string { return strings.ReplaceAll(s, "|", `\|`) }
+
+func code(s string) string {
+	if s == "" {
+		return ""
+	}
+	return "`" + cell(s) + "`"
+}
+
+var sectionNotes = map[string]string{
+	"domains": ` The entries of ` + "`block`, `passthrough` and `list`" + ` are written like those of ` + "`allow`" + `.
+
+` + "```yaml" + `
+domains:
+  allow:
+    - example.com              # and every name under it
+    - =api.example.com         # that name alone
+    - example.org:8443         # on that port alone
+    - 192.0.2.7                # an address
+    - "[2001:db8::1]:443"      # brackets need quotes in YAML
+    - {host: mirror.corp, private: true}
+    - host: git.example.net
+      methods: [GET, POST]
+      paths: ["/org/*/info/**"]
+      ports: [443]
+  passthrough:
+    - pinned.example.com       # TLS is passed on, nothing in it is read
+` + "```" + `
+
+There are no wildcards, and no entry for every host. A public suffix such as ` + "`com` or `co.uk`" + ` is refused in a list that
+allows. An empty list allows nothing, whichever list it is.`,
+	"secrets":          unenforcedNote,
+	"secret_injection": unenforcedNote,
+	"entropy":          unenforcedNote,
+	"content_type":     unenforcedNote,
+	"inspectors":       unenforcedNote,
+}
+
+const unenforcedNote = ` This version reads and checks the section, and does not enforce it: a cage whose file asks for it is not started.`
+
+const pageHead = `<!-- Written by go test ./internal/config -run TestDocs -update from the table of keys; do not edit. -->
+
+# cage.yaml
+
+One file describes a cage. It is read strictly: an unknown key, a wrong type, a key written twice, a second YAML document,
+an anchor or a tag is an error with its place, the line and a hint, and nothing is started.
+
+` + "```yaml" + `
+name: my-cage
+domains:
+  allow: [api.example.com, github.com]
+` + "```" + `
+
+- A key that is absent has its default. A key without a value is an error, except where the table says null; a section
+  without keys is the same as one that is absent.
+- Relative paths are taken from the folder of the file. ` + "`~` and `~/x`" + ` are the home directory of whoever runs agentcage, as
+  ` + "`$HOME`" + ` has it. Nothing else of the environment is read, and no variable is expanded, except that the container backend
+  expands those in ` + "`container.env` and `container.volumes`" + `.
+- A size is a whole number and one of the units ` + "`b`, `k`, `m`, `g`" + ` (powers of 1024). A duration is a number with its unit, as
+  in ` + "`500ms`, `30s`, `2m`" + `.
+- The file has at most 1 MiB and 50,000 values, a list at most 10,000 entries.
+`
