@@ -1,0 +1,96 @@
+package audit
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+)
+
+// Limits of a Summary: rows, and bytes of each text in a row.
+const (
+	maxRows    = 1000
+	maxRowText = 300
+)
+
+// Others is the host of the row that counts what no longer got a row of its
+// own.
+const Others = "(others)"
+
+// Row is one line of a Summary.
+type Row struct {
+	Decision string // "blocked", "flagged" or "allowed"
+	Host     string
+	Reason   string // empty when allowed
+	Count    int
+}
+
+// Summary counts records by decision, host and reason in bounded memory. Its
+// zero value is ready, and it is safe for concurrent use.
+type Summary struct {
+	Redact Redactor // nil changes nothing; set it before the first Put
+
+	mu   sync.Mutex
+	rows map[Row]int
+}
+
+var _ Sink = (*Summary)(nil)
+
+// Put counts a record. Policy reloads are no decision and are left out.
+func (s *Summary) Put(r Record) error {
+	if r.Kind == KindReload || r.Kind == KindReloadFail {
+		return nil
+	}
+	key := Row{Decision: decision(r.Decision), Host: s.clean(r.Host)}
+	if key.Decision != "allowed" {
+		key.Reason = s.clean(r.Reason)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.rows == nil {
+		s.rows = make(map[Row]int)
+	}
+	if _, ok := s.rows[key]; !ok && len(s.rows) >= maxRows {
+		key = Row{Decision: key.Decision, Host: Others}
+	}
+	s.rows[key] += max(r.Count, 1)
+	return nil
+}
+
+// Snapshot returns the rows: blocked before flagged before allowed, and the
+// most frequent first. Their texts are printable.
+func (s *Summary) Snapshot() []Row {
+	s.mu.Lock()
+	rows := make([]Row, 0, len(s.rows))
+	for r, n := range s.rows {
+		r.Count = n
+		rows = append(rows, r)
+	}
+	s.mu.Unlock()
+	slices.SortFunc(rows, func(a, b Row) int {
+		return cmp.Or(
+			cmp.Compare(rank(a.Decision), rank(b.Decision)),
+			cmp.Compare(b.Count, a.Count),
+			strings.Compare(a.Host, b.Host),
+			strings.Compare(a.Reason, b.Reason),
+		)
+	})
+	return rows
+}
+
+func rank(decision string) int {
+	return slices.Index([]string{"blocked", "flagged", "allowed"}, decision)
+}
+
+// clean makes text of the agent's fit for a terminal and for a bounded map.
+func (s *Summary) clean(text string) string {
+	if s.Redact != nil {
+		text = s.Redact(text)
+	}
+	if len(text) > maxRowText {
+		text = text[:maxRowText] + "..."
+	}
+	q := strconv.QuoteToGraphic(text)
+	return strings.ReplaceAll(q[1:len(q)-1], `\"`, `"`)
+}
