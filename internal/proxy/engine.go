@@ -1,0 +1,343 @@
+// Package proxy is the engine of the gateway: it takes connections of the
+// agent, finds out who they are really for, asks the policy about every
+// request, and forwards what is allowed.
+//
+// Four ways lead in (explicit proxy, CONNECT, transparent TLS, transparent
+// HTTP), and all of them end in one http.Server, one handler and one decision
+// function. The address that the agent chose is never dialled: a destination
+// is a name on which the CONNECT target, the TLS server name and the Host
+// header agree, and that name is resolved, dialled and verified.
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/agentcage/agentcage/internal/audit"
+	"github.com/agentcage/agentcage/internal/hostname"
+	"github.com/agentcage/agentcage/internal/inspect"
+	"github.com/agentcage/agentcage/internal/proxy/dial"
+)
+
+// Policy decides. Its methods are called concurrently, and must not change the
+// request. It is immutable to the engine: a reload passes another to Update.
+type Policy interface {
+	// Decide gives the verdict of one request or, when Opaque is set, of
+	// one TLS tunnel that is not decrypted. The zero Verdict blocks.
+	Decide(ctx context.Context, r *inspect.Request) inspect.Verdict
+	// Passthrough reports whether TLS for the host is spliced without
+	// being decrypted, which Decide has to allow all the same.
+	Passthrough(host hostname.Name, port uint16) bool
+}
+
+// Dialer connects to hosts by name. It resolves once, refuses addresses that
+// the cage must not reach with a dial.RefusedError, and connects to the address
+// that it vetted.
+type Dialer interface {
+	Dial(ctx context.Context, host hostname.Name, port uint16) (net.Conn, error)
+}
+
+// Certificates gives the certificate that is shown to the agent for a host.
+type Certificates interface {
+	Certificate(host hostname.Name) (*tls.Certificate, error)
+}
+
+// Options make an Engine. Policy, Dialer, Certificates and Audit are required.
+type Options struct {
+	Policy       Policy
+	Dialer       Dialer
+	Certificates Certificates
+	Audit        audit.Sink
+	// RootCAs are trusted for servers; nil means the system's.
+	RootCAs *x509.CertPool
+	Limits  Limits
+	// Messages is asked about every message of a WebSocket; nil lets them
+	// pass, as the handshake was decided already.
+	Messages MessagePolicy
+	// Log gets what only a developer wants to see; nil discards it.
+	Log *slog.Logger
+}
+
+// Limits bound what the agent and the servers may use. Zero fields mean the
+// defaults.
+type Limits struct {
+	MaxConns       int           // connections of the agent at once; 4096
+	MaxRequests    int           // requests at once over all connections; 8192
+	MaxStreams     int           // requests at once on one HTTP/2 connection; 250
+	MaxHeaderBytes int           // of a request; 64 KiB
+	MaxMessage     int           // of a WebSocket message in bytes; 16 MiB
+	HeaderTimeout  time.Duration // for a TLS handshake, and for a request's header; 30 s
+	IdleTimeout    time.Duration // of a kept connection between requests; 2 min
+	TunnelIdle     time.Duration // of a passed-through tunnel or a WebSocket without a byte; 1 h
+}
+
+func (l Limits) withDefaults() Limits {
+	setDefault(&l.MaxConns, 4096)
+	setDefault(&l.MaxRequests, 8192)
+	setDefault(&l.MaxStreams, 250)
+	setDefault(&l.MaxHeaderBytes, 64<<10)
+	setDefault(&l.MaxMessage, 16<<20)
+	setDefault(&l.HeaderTimeout, 30*time.Second)
+	setDefault(&l.IdleTimeout, 2*time.Minute)
+	setDefault(&l.TunnelIdle, time.Hour)
+	return l
+}
+
+func setDefault[T int | time.Duration](v *T, d T) {
+	if *v <= 0 {
+		*v = d
+	}
+}
+
+// Engine is one gateway's proxy. Its methods are safe for concurrent use.
+type Engine struct {
+	dialer   Dialer
+	certs    Certificates
+	audit    audit.Sink
+	messages MessagePolicy
+	limits   Limits
+	log      *slog.Logger
+
+	policy atomic.Pointer[Policy]
+	flows  flows
+
+	tlsConfig *tls.Config
+	transport *http.Transport // HTTP/1.1 and HTTP/2
+	upgrades  *http.Transport // HTTP/1.1 only, for requests that change protocol
+	server    *http.Server
+	handoff   *handoff
+
+	ctx    context.Context // ends when the engine is closed for good
+	cancel context.CancelFunc
+
+	slots    chan struct{}
+	inflight atomic.Int64
+	work     sync.WaitGroup // accept loops, connections outside of the server, tunnels
+
+	mu        sync.Mutex
+	closing   chan struct{} // closed when Shutdown begins
+	listeners map[net.Listener]struct{}
+	conns     map[*clientConn]struct{}
+}
+
+// New returns an engine that serves nothing yet. Shutdown ends it.
+func New(o Options) (*Engine, error) {
+	if o.Policy == nil || o.Dialer == nil || o.Certificates == nil || o.Audit == nil {
+		return nil, errors.New("cannot make proxy engine: policy, dialer, certificates and audit are required")
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
+	e := &Engine{
+		dialer:    o.Dialer,
+		certs:     o.Certificates,
+		audit:     o.Audit,
+		messages:  o.Messages,
+		limits:    o.Limits.withDefaults(),
+		log:       o.Log,
+		closing:   make(chan struct{}),
+		listeners: make(map[net.Listener]struct{}),
+		conns:     make(map[*clientConn]struct{}),
+	}
+	e.policy.Store(&o.Policy)
+	e.ctx, e.cancel = context.WithCancel(context.Background())
+	e.slots = make(chan struct{}, e.limits.MaxConns)
+	e.handoff = newHandoff(e.closing)
+	e.tlsConfig = e.newTLSConfig()
+	e.transport = e.newTransport(o.RootCAs, true)
+	e.upgrades = e.newTransport(o.RootCAs, false)
+	e.server = e.newServer()
+	e.work.Go(func() { e.server.Serve(e.handoff) })
+	return e, nil
+}
+
+func (e *Engine) newServer() *http.Server {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
+	return &http.Server{
+		Handler:           http.HandlerFunc(e.serveHTTP),
+		Protocols:         protocols,
+		ReadHeaderTimeout: e.limits.HeaderTimeout,
+		IdleTimeout:       e.limits.IdleTimeout,
+		MaxHeaderBytes:    e.limits.MaxHeaderBytes,
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: e.limits.MaxStreams,
+			// One slow stream must not stop the others of its connection.
+			MaxReceiveBufferPerConnection: 4 << 20,
+			MaxReceiveBufferPerStream:     1 << 20,
+		},
+		BaseContext: func(net.Listener) context.Context { return e.ctx },
+		ConnContext: connContext,
+		ErrorLog:    slog.NewLogLogger(e.log.Handler(), slog.LevelDebug),
+	}
+}
+
+// newTLSConfig is for the agent's side, which is loopback or a virtual link on
+// the same machine: a post-quantum key exchange would cost time there and
+// protect nothing.
+func (e *Engine) newTLSConfig() *tls.Config {
+	return &tls.Config{
+		MinVersion:                  tls.VersionTLS12,
+		NextProtos:                  []string{"h2", "http/1.1"},
+		CurvePreferences:            []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384},
+		GetConfigForClient:          e.onHello,
+		GetCertificate:              e.certificate,
+		DynamicRecordSizingDisabled: true,
+	}
+}
+
+func (e *Engine) newTransport(roots *x509.CertPool, http2 bool) *http.Transport {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(http2)
+	return &http.Transport{
+		// An upstream proxy belongs to the Dialer, and the environment
+		// to nobody.
+		Proxy:              nil,
+		Protocols:          protocols,
+		DialContext:        e.dialAuthority,
+		DisableCompression: true,
+		TLSClientConfig: &tls.Config{
+			MinVersion:                  tls.VersionTLS12,
+			RootCAs:                     roots,
+			ClientSessionCache:          tls.NewLRUClientSessionCache(256),
+			DynamicRecordSizingDisabled: true,
+		},
+		TLSHandshakeTimeout:    10 * time.Second,
+		ExpectContinueTimeout:  2 * time.Second,
+		IdleConnTimeout:        90 * time.Second,
+		MaxIdleConns:           512,
+		MaxIdleConnsPerHost:    64,
+		MaxResponseHeaderBytes: 256 << 10,
+		ReadBufferSize:         4 << 10,
+		WriteBufferSize:        16 << 10,
+	}
+}
+
+// dialAuthority takes the authority that the engine itself wrote into the URL,
+// so that the name that was decided is the name that is dialled.
+func (e *Engine) dialAuthority(ctx context.Context, _, authority string) (net.Conn, error) {
+	host, port, err := hostname.ParseAuthority(authority)
+	if err != nil {
+		return nil, err
+	}
+	if port == 0 {
+		return nil, &dial.RefusedError{Host: host, Reason: "no port"}
+	}
+	return e.dialer.Dial(ctx, host, port)
+}
+
+// ServeProxy serves an explicit HTTP proxy: absolute-form requests and CONNECT.
+// It closes the listener when it returns, which is nil after Shutdown.
+func (e *Engine) ServeProxy(l net.Listener) error {
+	return e.serve(l, func(c net.Conn) {
+		cc := e.newConn(c, inspect.ViaProxy)
+		e.hand(cc, cc)
+	})
+}
+
+// ServeTransparent serves connections that the agent made to any address, TLS
+// or HTTP, whichever it turns out to be. With port 0 the accepted socket's own
+// address is the destination that the agent chose, and a Host header must name
+// that port or none. Another port is what to assume for a Host header that
+// names none, for listeners that are told nothing about the destination.
+// It closes the listener when it returns, which is nil after Shutdown.
+func (e *Engine) ServeTransparent(l net.Listener, port uint16) error {
+	return e.serve(l, func(c net.Conn) {
+		cc := e.newConn(c, inspect.ViaTransparent)
+		cc.port = port
+		if a, ok := c.LocalAddr().(*net.TCPAddr); ok {
+			cc.dest = hostname.FromAddr(a.AddrPort().Addr())
+			if port == 0 {
+				cc.port, cc.portFixed = a.AddrPort().Port(), true
+			}
+		}
+		e.sniff(cc)
+	})
+}
+
+// Update makes another policy decide from now on. Every running request,
+// WebSocket and tunnel is decided again by the head it began with, and ended
+// when the new policy does not allow it.
+func (e *Engine) Update(p Policy) {
+	e.policy.Store(&p)
+	for _, f := range e.flows.snapshot() {
+		if reason, ok := e.stillAllowed(p, f); !ok {
+			e.record(f, inspect.Verdict{Reason: reason})
+			f.cancel(&endedError{reason})
+		}
+	}
+	e.transport.CloseIdleConnections()
+	e.upgrades.CloseIdleConnections()
+}
+
+// Shutdown takes no more connections, closes idle ones and lets running
+// requests end until ctx does; then it closes what is left. When it returns,
+// nothing of the engine runs any more. The error is that of ctx when something
+// had to be cut off.
+func (e *Engine) Shutdown(ctx context.Context) error {
+	e.beginShutdown()
+	err := e.server.Shutdown(ctx)
+	if err == nil {
+		err = e.waitForWork(ctx)
+	}
+	e.cancel()
+	e.server.Close()
+	e.flows.cancelAll(&endedError{"the gateway stops"})
+	e.closeConns(func(*clientConn) bool { return true })
+	e.work.Wait()
+	e.flows.wait(context.Background())
+	e.transport.CloseIdleConnections()
+	e.upgrades.CloseIdleConnections()
+	return err
+}
+
+func (e *Engine) beginShutdown() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	select {
+	case <-e.closing:
+		return
+	default:
+	}
+	close(e.closing)
+	for l := range e.listeners {
+		l.Close()
+	}
+	for cc := range e.conns {
+		// Those that never asked for anything: the server would wait
+		// for their first request.
+		if cc.requests.Load() == 0 {
+			cc.Conn.Close()
+		}
+	}
+}
+
+// waitForWork waits for tunnels, WebSockets and the requests of HTTP/2.
+func (e *Engine) waitForWork(ctx context.Context) error {
+	if err := e.flows.wait(ctx); err != nil {
+		return err
+	}
+	e.closeConns(func(*clientConn) bool { return true })
+	return nil
+}
+
+func (e *Engine) closeConns(which func(*clientConn) bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for cc := range e.conns {
+		if which(cc) {
+			cc.Conn.Close()
+		}
+	}
+}

@@ -1,0 +1,231 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+const (
+	// copySize holds four TLS records.
+	copySize = 64 << 10
+	// smallBody is how much of a request is read before it is sent on: a
+	// body that is in memory goes out with the header in one packet, and
+	// no connection to the server waits for a slow client.
+	smallBody = 64 << 10
+)
+
+var copyBuffers = sync.Pool{New: func() any { return new([copySize]byte) }}
+
+// forward sends an allowed request on, and its answer back.
+func (x *exchange) forward(ctx context.Context) {
+	out, err := x.outgoing(ctx)
+	if err != nil {
+		panic(http.ErrAbortHandler) // the client did not send what it promised
+	}
+	if x.r.ContentLength != 0 && x.r.ProtoMajor == 1 {
+		// Without it the server reads all of the request before it sends
+		// the first byte of the answer.
+		http.NewResponseController(x.w).EnableFullDuplex()
+	}
+	res, err := x.e.transport.RoundTrip(out)
+	x.interim.end()
+	if err != nil {
+		x.failed(ctx, err)
+		return
+	}
+	defer res.Body.Close()
+	if res.StatusCode < 200 {
+		x.failed(ctx, fmt.Errorf("unexpected status %d", res.StatusCode))
+		return
+	}
+	x.sendBack(ctx, res)
+}
+
+// outgoing makes the request of the server's side from that of the client's.
+func (x *exchange) outgoing(ctx context.Context) (*http.Request, error) {
+	x.interim.x = x
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got1xxResponse: x.interim.got})
+	out := x.r.WithContext(ctx)
+	out.URL = x.req.URL
+	out.Host = x.target.authority
+	out.RequestURI = ""
+	out.Close = false
+	out.TransferEncoding = nil
+	return out, x.setBody(out)
+}
+
+func (x *exchange) setBody(out *http.Request) error {
+	n := x.r.ContentLength
+	switch {
+	case n == 0:
+		out.Body = nil
+	case n > 0 && n <= smallBody && len(out.Header["Expect"]) == 0 && len(x.r.Trailer) == 0:
+		buf := make([]byte, n)
+		if _, err := io.ReadFull(x.r.Body, buf); err != nil {
+			return err
+		}
+		out.Body = io.NopCloser(bytes.NewReader(buf))
+		out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(buf)), nil }
+	case x.verdict.BodyLimit >= 0:
+		x.limit = &limitedBody{ReadCloser: x.r.Body, max: x.verdict.BodyLimit, left: x.verdict.BodyLimit}
+		out.Body = x.limit
+	}
+	return nil
+}
+
+// limitedBody fails once more than max bytes came. The request upstream is
+// aborted by it, so that a cut body never looks like a whole one.
+type limitedBody struct {
+	io.ReadCloser
+	max, left int64
+	over      atomic.Bool
+}
+
+var errTooLarge = fmt.Errorf("body too large")
+
+func (b *limitedBody) Read(p []byte) (int, error) {
+	if int64(len(p)) > b.left+1 {
+		p = p[:b.left+1]
+	}
+	n, err := b.ReadCloser.Read(p)
+	if int64(n) > b.left {
+		n, err = int(b.left), errTooLarge
+		b.over.Store(true)
+	}
+	b.left -= int64(n)
+	return n, err
+}
+
+// interim passes 1xx answers on. The transport calls got from a goroutine of
+// its own, which can outlive RoundTrip.
+type interim struct {
+	mu   sync.Mutex
+	x    *exchange
+	over bool
+}
+
+func (i *interim) got(code int, header textproto.MIMEHeader) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	// 100 is sent by the server itself when the body is read, which the
+	// transport does when it got its 100 from upstream.
+	if i.over || code == http.StatusContinue {
+		return nil
+	}
+	h := i.x.w.Header()
+	in := http.Header(header)
+	endToEnd(in)
+	setResponseFields(h, in)
+	i.x.w.WriteHeader(code)
+	clear(h)
+	return nil
+}
+
+func (i *interim) end() {
+	i.mu.Lock()
+	i.over = true
+	i.mu.Unlock()
+}
+
+// sendBack streams the answer. A body of known length is flushed when it is
+// complete, any other one as it comes.
+func (x *exchange) sendBack(ctx context.Context, res *http.Response) {
+	h := x.w.Header()
+	endToEnd(res.Header)
+	setResponseFields(h, res.Header)
+	if _, ok := h["Content-Type"]; !ok {
+		h["Content-Type"] = nil // or the server guesses one
+	}
+	announced := len(res.Trailer)
+	for k := range res.Trailer {
+		h.Add("Trailer", k)
+	}
+	x.answered = true
+	x.w.WriteHeader(res.StatusCode)
+	if err := x.copyBody(res); err != nil {
+		x.cutOff(ctx, err)
+	}
+	x.sendTrailers(res, announced)
+}
+
+func setResponseFields(dst, src http.Header) {
+	for k, vv := range src {
+		// Alt-Svc would lead the client to a way round us (RFC 7838).
+		if k != "Alt-Svc" {
+			dst[k] = vv
+		}
+	}
+}
+
+// readFailure is an error of the server's side, in distinction to the client's.
+type readFailure struct{ error }
+
+func (x *exchange) copyBody(res *http.Response) error {
+	if res.ContentLength == 0 || x.r.Method == http.MethodHead {
+		return nil
+	}
+	stream := res.ContentLength < 0 || isStream(res.Header)
+	if stream {
+		x.w.(http.Flusher).Flush()
+	}
+	buf := copyBuffers.Get().(*[copySize]byte)
+	defer copyBuffers.Put(buf)
+	for {
+		n, err := res.Body.Read(buf[:])
+		if n > 0 {
+			if _, werr := x.w.Write(buf[:n]); werr != nil {
+				return werr
+			}
+			if stream && err == nil {
+				x.w.(http.Flusher).Flush()
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return readFailure{err}
+		}
+	}
+}
+
+// isStream finds events that are sent with a length.
+func isStream(h http.Header) bool {
+	ct := h.Get("Content-Type")
+	return strings.HasPrefix(ct, "text/event-stream") || strings.HasPrefix(ct, "application/grpc")
+}
+
+// cutOff ends an answer that cannot be completed in a way that the client sees.
+func (x *exchange) cutOff(ctx context.Context, err error) {
+	if failure, ok := err.(readFailure); ok {
+		x.failed(ctx, failure.error)
+	}
+	panic(http.ErrAbortHandler)
+}
+
+func (x *exchange) sendTrailers(res *http.Response, announced int) {
+	if len(res.Trailer) == 0 {
+		return
+	}
+	// A body shorter than the server's buffer would go out with a length,
+	// and then there is no room for trailers.
+	x.w.(http.Flusher).Flush()
+	h := x.w.Header()
+	if len(res.Trailer) == announced {
+		for k, vv := range res.Trailer {
+			h[k] = vv
+		}
+		return
+	}
+	for k, vv := range res.Trailer {
+		h[http.TrailerPrefix+k] = vv
+	}
+}

@@ -1,0 +1,332 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"runtime/debug"
+	"strings"
+
+	"github.com/agentcage/agentcage/internal/audit"
+	"github.com/agentcage/agentcage/internal/inspect"
+	"github.com/agentcage/agentcage/internal/proxy/dial"
+	"github.com/agentcage/agentcage/internal/proxy/strict"
+)
+
+// exchange is one request and its answer.
+type exchange struct {
+	flow
+	e  *Engine
+	cc *clientConn
+	w  http.ResponseWriter
+	r  *http.Request
+
+	target   target
+	verdict  inspect.Verdict
+	upgrade  bool // to WebSocket
+	kept     bool // the flow goes on after the handler
+	answered bool // a status was sent: it is too late for another one
+	limit    *limitedBody
+	interim  interim
+}
+
+// serveHTTP is the one handler behind every way in.
+func (e *Engine) serveHTTP(w http.ResponseWriter, r *http.Request) {
+	cc, ok := r.Context().Value(connKey{}).(*clientConn)
+	if !ok {
+		e.log.Error("request without connection")
+		panic(http.ErrAbortHandler)
+	}
+	x := &exchange{e: e, cc: cc, w: w, r: r}
+	x.id = audit.NewID()
+	x.req.Via, x.req.Method, x.req.Header, x.req.ContentLength = cc.via, r.Method, r.Header, r.ContentLength
+	x.req.URL = r.URL
+	defer x.survive()
+	if n := e.inflight.Add(1); n > int64(e.limits.MaxRequests) {
+		x.refuseHead(http.StatusTooManyRequests, "too many requests at once")
+	} else {
+		x.serve()
+	}
+	e.inflight.Add(-1)
+}
+
+// survive turns a fault of ours into a refusal.
+func (x *exchange) survive() {
+	p := recover()
+	if p == nil {
+		return
+	}
+	x.e.inflight.Add(-1)
+	if p == http.ErrAbortHandler {
+		panic(p)
+	}
+	x.e.log.Error("request handler failed", "panic", p, "stack", string(debug.Stack()))
+	x.refuse(http.StatusForbidden, "the gateway failed")
+	if x.answered {
+		panic(http.ErrAbortHandler)
+	}
+}
+
+func (x *exchange) serve() {
+	if x.r.Method == http.MethodConnect {
+		x.acceptConnect()
+		return
+	}
+	t, err := identify(x.cc, x.r)
+	x.target = t
+	x.req.Scheme, x.req.Host, x.req.Port = t.scheme, t.host, t.port
+	if err == nil {
+		err = x.checkKind()
+	}
+	if err != nil {
+		x.refuseHead(http.StatusForbidden, err.Error())
+		return
+	}
+	x.prepare()
+	parent := x.r.Context()
+	if x.upgrade {
+		parent = x.e.ctx // it outlives the handler
+	}
+	ctx, cancel := context.WithCancelCause(parent)
+	x.cancel = cancel
+	x.cc.requests.Add(1)
+	x.e.flows.add(&x.flow)
+	defer func() {
+		if !x.kept {
+			x.end()
+		}
+	}()
+	switch {
+	case !x.decide(ctx):
+	case x.upgrade:
+		x.forwardUpgrade(ctx)
+	default:
+		x.forward(ctx)
+	}
+}
+
+// end takes the flow off the list.
+func (x *exchange) end() {
+	x.e.flows.remove(&x.flow)
+	x.cancel(nil)
+}
+
+// checkKind refuses the requests that are never forwarded, whatever the policy
+// says. The upgrade is looked at before any header is taken away.
+func (x *exchange) checkKind() error {
+	r := x.r
+	switch {
+	case !isToken(r.Method):
+		return errors.New("malformed method")
+	case r.Method == http.MethodTrace || r.Method == "PRI":
+		return fmt.Errorf("method %s is refused", r.Method)
+	case len(r.Header["Upgrade"]) == 0:
+		return nil
+	}
+	x.upgrade = r.ProtoMajor == 1 && r.ProtoMinor == 1 && r.Method == http.MethodGet && r.ContentLength == 0 &&
+		len(r.Header["Upgrade"]) == 1 && strings.EqualFold(r.Header.Get("Upgrade"), "websocket") &&
+		hasToken(r.Header["Connection"], "upgrade")
+	if !x.upgrade {
+		return fmt.Errorf("upgrade to %s is refused", printable(strings.Join(r.Header["Upgrade"], ", ")))
+	}
+	return nil
+}
+
+// prepare makes the head that is inspected and sent on: the same bytes. Nothing
+// may change it later, as Update reads it at any time.
+func (x *exchange) prepare() {
+	endToEnd(x.r.Header)
+	if _, ok := x.r.Header["User-Agent"]; !ok {
+		x.r.Header["User-Agent"] = nil // or the transport writes its own
+	}
+	in := x.r.URL
+	u := &url.URL{
+		Scheme:     x.target.scheme,
+		Host:       x.target.host.Authority(x.target.port),
+		Path:       in.Path,
+		RawPath:    in.RawPath,
+		ForceQuery: in.ForceQuery,
+		RawQuery:   in.RawQuery,
+	}
+	escaped := u.EscapedPath()
+	if sent := sentPath(x.r.RequestURI); sent != "" && sent != escaped {
+		// Legal, but not as net/url would write it.
+		u.Opaque, escaped = sent, sent
+	}
+	x.req.URL = u
+	// An ambiguous path is no path: it blocks where a rule names paths.
+	x.req.Path, _ = inspect.DecodePath(escaped)
+}
+
+// sentPath is the path of a request target as it came, or "" when it has none
+// or one that net/url would take for an authority.
+func sentPath(target string) string {
+	path, _, _ := strings.Cut(target, "?")
+	if !strings.HasPrefix(path, "/") {
+		_, rest, ok := strings.Cut(path, "://")
+		i := strings.IndexByte(rest, '/')
+		if !ok || i < 0 {
+			return ""
+		}
+		path = rest[i:]
+	}
+	if strings.HasPrefix(path, "//") {
+		return ""
+	}
+	return path
+}
+
+// decide asks the policy about a request that is in e.flows, writes the verdict
+// down and, when it is a refusal, answers. Nothing reaches an
+// upstream server that this function has not allowed.
+func (x *exchange) decide(ctx context.Context) bool {
+	x.verdict = x.e.decide(ctx, &x.flow)
+	limit := x.verdict.BodyLimit
+	if x.verdict.Allowed() && limit >= 0 && x.r.ContentLength > limit {
+		x.verdict = inspect.Verdict{Reason: tooLarge(x.r.ContentLength, limit), Status: http.StatusForbidden}
+	}
+	err := x.e.record(&x.flow, x.verdict)
+	switch {
+	case !x.verdict.Allowed():
+		x.answer(refusalStatus(x.verdict.Status), x.verdict.Reason)
+	case err != nil:
+		x.answer(http.StatusServiceUnavailable, "the audit log cannot be written")
+	default:
+		return true
+	}
+	return false
+}
+
+// decide is the one place where the policy is asked. It never panics.
+func (e *Engine) decide(ctx context.Context, f *flow) inspect.Verdict {
+	return ask(ctx, *e.policy.Load(), f)
+}
+
+func ask(ctx context.Context, p Policy, f *flow) (v inspect.Verdict) {
+	defer func() {
+		if r := recover(); r != nil {
+			v = inspect.Verdict{Reason: "the policy failed"}
+		}
+	}()
+	v = p.Decide(ctx, &f.req)
+	if !v.Allowed() && v.Reason == "" {
+		v.Reason = "no verdict"
+	}
+	return v
+}
+
+// stillAllowed decides a running flow again, and gives the reason to end it. A
+// refusal for the rate is about new requests.
+func (e *Engine) stillAllowed(p Policy, f *flow) (reason string, ok bool) {
+	if f.req.Opaque && !p.Passthrough(f.req.Host, f.req.Port) {
+		return "policy changed: no passthrough for " + f.req.Host.String(), false
+	}
+	v := ask(e.ctx, p, f)
+	if v.Allowed() || v.Status == http.StatusTooManyRequests {
+		return "", true
+	}
+	return "policy changed: " + v.Reason, false
+}
+
+func refusalStatus(status int) int {
+	if status < 400 || status > 599 {
+		return http.StatusForbidden
+	}
+	return status
+}
+
+// refuse records and answers a refusal that is no verdict of the policy, at any
+// time of a request.
+func (x *exchange) refuse(status int, reason string) {
+	x.e.record(&x.flow, inspect.Verdict{Reason: reason})
+	if !x.answered {
+		x.answer(status, reason)
+	}
+}
+
+// refuseHead is refuse for a request that the policy is not even asked about.
+func (x *exchange) refuseHead(status int, reason string) {
+	x.cc.requests.Add(1)
+	x.refuse(status, reason)
+}
+
+// record writes one decision to the audit log.
+func (e *Engine) record(f *flow, v inspect.Verdict) error {
+	r := audit.Record{
+		Kind:     f.kind,
+		ID:       f.id,
+		Method:   f.req.Method,
+		Host:     f.req.Host.String(),
+		Port:     f.req.Port,
+		Decision: v.Decision.String(),
+		Reason:   v.Reason,
+	}
+	if u := f.req.URL; u != nil {
+		r.Path = u.EscapedPath()
+		r.URL = auditURL(&f.req, r.Path)
+	}
+	if len(v.Findings) > 0 {
+		r.Inspectors = make([]audit.Finding, len(v.Findings))
+		for i, fd := range v.Findings {
+			r.Inspectors[i] = audit.Finding{Name: fd.Inspector, Action: fd.Action.String(), Reason: fd.Reason, Severity: string(fd.Severity)}
+		}
+	}
+	err := e.audit.Put(r)
+	if err != nil {
+		e.log.Error("cannot write audit record", "error", err)
+	}
+	return err
+}
+
+func auditURL(r *inspect.Request, path string) string {
+	port := r.Port
+	if port == defaultPort(r.Scheme) {
+		port = 0
+	}
+	s := r.Scheme + "://" + r.Host.Authority(port) + path
+	if r.URL.RawQuery != "" {
+		s += "?" + r.URL.RawQuery
+	}
+	return s
+}
+
+// recordUpstream notes that an allowed request came to nothing.
+func (x *exchange) recordUpstream(reason string) {
+	f := flow{req: x.req, id: x.id, kind: audit.KindUpstream}
+	x.e.record(&f, inspect.Verdict{Decision: x.verdict.Decision, Reason: reason})
+}
+
+// failed answers a request whose upstream did not.
+func (x *exchange) failed(ctx context.Context, err error) {
+	var refused *dial.RefusedError
+	var ended *endedError
+	var malformed *strict.RejectError
+	switch {
+	case x.limit != nil && x.limit.over.Load():
+		x.refuse(http.StatusForbidden, tooLarge(x.limit.max+1, x.limit.max))
+	case errors.As(context.Cause(ctx), &ended):
+		if !x.answered {
+			x.answer(http.StatusForbidden, ended.reason)
+		}
+	case errors.As(err, &refused):
+		x.refuse(http.StatusForbidden, refused.Error())
+	case x.r.Context().Err() != nil, errors.As(err, &malformed):
+		panic(http.ErrAbortHandler) // the client went away, or sent what was refused
+	default:
+		reason := upstreamReason(err)
+		x.recordUpstream(reason)
+		if !x.answered {
+			x.answerError(reason)
+		}
+	}
+}
+
+func upstreamReason(err error) string {
+	return printable(strings.TrimPrefix(err.Error(), "net/http: "))
+}
+
+func tooLarge(size, limit int64) string {
+	return fmt.Sprintf("body too large: %d > %d", size, limit)
+}
