@@ -45,7 +45,7 @@ var entryKeys = []key[rawEntry]{
 	boolEntry("exact", "The host alone, and no name under it.", func(e *rawEntry, b bool) { e.exact = &b }),
 	{name: "methods", typ: typeList, doc: "The HTTP methods it is for. Without it, all.", read: readMethods},
 	{name: "paths", typ: typeList, doc: "The paths it is for: * is any part of a segment, ** any number of segments. Without it, all.", read: readPaths},
-	{name: "ports", typ: "list of numbers", doc: "The ports it is for. Without it, 80 and 443.", read: readPorts},
+	{name: "ports", typ: "list of numbers", doc: "The ports it is for. Without it, 80 and 443; in a list that blocks, every port.", read: readPorts},
 	boolEntry("private", "The host may have private addresses.", func(e *rawEntry, b bool) { e.Private = b }),
 }
 
@@ -84,6 +84,7 @@ func readDomains(d *decoder, v value, c *Config) {
 	c.Domains.Mode = mode
 	c.Domains.Entries = d.entries(entries, mode)
 	d.passthrough(r.passthrough)
+	d.unreadable(r.passthrough, entries)
 	c.Domains.Passthrough = d.entries(r.passthrough, Allowlist)
 	for _, old := range []string{"mode", "list"} {
 		if at, ok := d.where[v.path+"."+old]; ok {
@@ -144,8 +145,8 @@ func (d *decoder) entries(raw []rawEntry, mode Mode) []Entry {
 // label that is no domain of the public DNS, such as localhost or corp, is
 // none of those.
 func (d *decoder) notSuffix(at value, host hostname.Name, hint string) bool {
-	if host.IsIP() || host.IsZero() {
-		return true
+	if host.IsIP() || host.IsZero() || host.String() == "home.arpa" {
+		return true // home.arpa is the zone of home networks (RFC 8375)
 	}
 	suffix, icann := publicsuffix.PublicSuffix(host.String())
 	isSuffix := suffix == host.String()
@@ -176,6 +177,40 @@ func (d *decoder) passthrough(raw []rawEntry) {
 				"move the entry to allow, or remove methods and paths")
 		}
 	}
+}
+
+// unreadable refuses a passthrough entry for the host of an entry with
+// methods or paths, which could not be held once TLS is passed on unread.
+func (d *decoder) unreadable(pass, entries []rawEntry) {
+	narrow := make(map[hostname.Name][]rawEntry)
+	for _, e := range entries {
+		if len(e.Methods) > 0 || len(e.Paths) > 0 {
+			narrow[e.Host] = append(narrow[e.Host], e)
+		}
+	}
+	for _, p := range pass {
+		for _, e := range narrow[p.Host] {
+			if !portsMeet(p.Ports, e.Ports) {
+				continue
+			}
+			d.fail(p.at, fmt.Sprintf("the entry on line %d limits methods or paths of %s, and passthrough would not read them", e.Position.Line, p.Host),
+				"remove one of the two, or give them different ports")
+			break
+		}
+	}
+}
+
+// portsMeet reports whether two lists of ports have one in common, where an
+// empty one is 80 and 443.
+func portsMeet(a, b []uint16) bool {
+	usual := []uint16{80, 443}
+	if len(a) == 0 {
+		a = usual
+	}
+	if len(b) == 0 {
+		b = usual
+	}
+	return slices.ContainsFunc(a, func(p uint16) bool { return slices.Contains(b, p) })
 }
 
 func readMode(d *decoder, v value, r *rawDomains) {

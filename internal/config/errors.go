@@ -124,6 +124,16 @@ func (es Errors) Error() string {
 	return strings.Join(parts, "\n\n")
 }
 
+// Summary is every error in one line, without the text of the file, for logs
+// and the audit.
+func (es Errors) Summary() string {
+	parts := make([]string, len(es))
+	for i, e := range es {
+		parts[i] = e.Summary()
+	}
+	return strings.Join(parts, "; ")
+}
+
 // Unwrap gives errors.Is and errors.As each of them.
 func (es Errors) Unwrap() []error {
 	out := make([]error, len(es))

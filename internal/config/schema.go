@@ -67,7 +67,7 @@ type Entry struct {
 	Exact bool // "=api.example.com": that name and nothing under it
 
 	// Methods, Paths and Ports narrow the entry. Empty means every
-	// method, every path, and the ports 80 and 443.
+	// method, every path, and the ports 80 and 443 (in a blocklist, every port).
 	Methods []string
 	Paths   []string // globs on the decoded path, see inspect.MatchPath
 	Ports   []uint16

@@ -29,8 +29,8 @@ func (d Domains) Reachable() bool {
 }
 
 // Warnings returns what is worth telling whoever wrote the config: older
-// keys, sections that are not enforced, settings that switch things off, and
-// a cage that reaches nothing. Fields that were changed since Parse count.
+// keys, sections that are not enforced, zones under which strangers have
+// names, and a cage that reaches nothing. Fields that were changed since Parse count.
 func (c *Config) Warnings() []Warning {
 	out := append([]Warning(nil), c.warnings...)
 	if !c.Domains.Reachable() {
