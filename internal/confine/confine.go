@@ -20,18 +20,21 @@ import (
 	"github.com/agentcage/agentcage/internal/cage"
 )
 
+// Layer is short for the cage's type.
+type Layer = cage.Layer
+
 // The layers, in the order in which Apply puts them on.
 const (
-	LayerRlimits      cage.Layer = "rlimits"
-	LayerCapabilities cage.Layer = "capabilities"
-	LayerNoNewPrivs   cage.Layer = "no-new-privs"
-	LayerLandlock     cage.Layer = "landlock"
-	LayerSeccomp      cage.Layer = "seccomp"
+	LayerRlimits      Layer = "rlimits"
+	LayerCapabilities Layer = "capabilities"
+	LayerNoNewPrivs   Layer = "no-new-privs"
+	LayerLandlock     Layer = "landlock"
+	LayerSeccomp      Layer = "seccomp"
 )
 
 // Layers lists every layer, for flags and messages.
-func Layers() []cage.Layer {
-	return []cage.Layer{LayerRlimits, LayerCapabilities, LayerNoNewPrivs, LayerLandlock, LayerSeccomp}
+func Layers() []Layer {
+	return []Layer{LayerRlimits, LayerCapabilities, LayerNoNewPrivs, LayerLandlock, LayerSeccomp}
 }
 
 // Options say what remains possible. The zero value allows no file at all.
@@ -46,7 +49,7 @@ type Options struct {
 	// with ioctl(2); nothing can be made or removed there.
 	Devices []string
 
-	Without []cage.Layer // layers that may be left out, because the user said so
+	Without []Layer // layers that may be left out, because the user said so
 
 	Processes int // RLIMIT_NPROC; 0 leaves it. Counted per user, within the user namespace
 	OpenFiles int // RLIMIT_NOFILE; 0 leaves it
@@ -56,7 +59,7 @@ type Options struct {
 	NotifySockets bool
 }
 
-func (o Options) without(l cage.Layer) bool { return slices.Contains(o.Without, l) }
+func (o Options) without(l Layer) bool { return slices.Contains(o.Without, l) }
 
 // Result says what Apply did.
 type Result struct {
@@ -72,7 +75,7 @@ type Result struct {
 
 // LayerError says that a layer cannot be had. It unwraps to the cause.
 type LayerError struct {
-	Layer cage.Layer
+	Layer Layer
 	Err   error
 }
 
@@ -91,12 +94,15 @@ func (e *LayerError) Hint() string {
 // command from the same goroutine, and must never unlock it. That thread gets one thing
 // more than the others: Landlock's scope for signals, so that the command
 // cannot signal pid 1 while the other threads of pid 1 can still signal it.
+// The kernel judges a signal by the receiver's main thread, so this has an
+// effect only when the caller is on another (unix.Gettid() != unix.Getpid()):
+// lock the main goroutine in an init function and call from a new one.
 //
 // On an error the process may be half confined and must not go on.
 func Apply(o Options) (*Result, error) {
 	r := &Result{}
 	steps := []struct {
-		layer cage.Layer
+		layer Layer
 		apply func(Options, *Result) error
 	}{
 		{LayerRlimits, applyRlimits},
