@@ -438,3 +438,24 @@ func revalidate(t *testing.T, c *Config) {
 		}
 	}
 }
+
+// TestErrorsAreAllThere holds that one run tells everything, in the order of
+// the file, and that callers can take it apart.
+func TestErrorsAreAllThere(t *testing.T) {
+	_, err := Parse("cage.yaml", []byte("isolation: x\nname: A\nlogging: {level: 1, zz: 2}\n"))
+	var all Errors
+	if !errors.As(err, &all) || len(all) != 4 {
+		t.Fatalf("got %d errors:\n%v", len(all), err)
+	}
+	for i, want := range []string{"isolation", "name", "logging.level", "logging.zz"} {
+		if all[i].Key != want || all[i].Hint == "" {
+			t.Errorf("error %d is about %s, want %s: %v", i, all[i].Key, want, all[i])
+		}
+	}
+	if n := strings.Count(all.Summary(), "; "); n != 3 || strings.Contains(all.Summary(), "\n") {
+		t.Errorf("summary is %q", all.Summary())
+	}
+	if got := strings.Count(err.Error(), "hint: "); got != 4 {
+		t.Errorf("%d hints in:\n%v", got, err)
+	}
+}

@@ -170,6 +170,9 @@ func readAllowTo(d *decoder, v value, s *Secrets) {
 	s.AllowToDomains = nil
 	d.table(v, func(k, v value) {
 		hosts := list(d, v, d.host)
+		if _, ok := d.oneLine(k); !ok {
+			return
+		}
 		if s.AllowToDomains == nil {
 			s.AllowToDomains = make(map[string][]hostname.Name)
 		}

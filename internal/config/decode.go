@@ -134,6 +134,9 @@ func fields[T any](d *decoder, v value, keys []key[T], t *T) {
 			d.where[c.path] = value{n: k, path: c.path}
 			continue
 		}
+		if len(d.errs) >= maxErrors {
+			continue // a suggestion nobody sees costs as much as one that is seen
+		}
 		names := make([]string, len(keys))
 		for i, x := range keys {
 			names[i] = x.name

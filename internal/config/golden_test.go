@@ -22,6 +22,7 @@ var update = flag.Bool("update", false, "write golden files and documentation in
 // fields that differ from the defaults and the warnings, or the errors word
 // for word.
 func TestGolden(t *testing.T) {
+	t.Setenv("HOME", "/home/user")
 	files, err := filepath.Glob("testdata/*.yaml")
 	if err != nil || len(files) < 60 {
 		t.Fatalf("found %d files in testdata, %v; want 60 or more", len(files), err)
@@ -54,10 +55,10 @@ func golden(t *testing.T, file, got string) {
 	}
 }
 
-// outcome parses data as /etc/cage/cage.yaml with the home directory
-// /home/user, so that golden files are the same everywhere.
+// outcome parses data as /etc/cage/cage.yaml, so that golden files are the
+// same everywhere.
 func outcome(data []byte) string {
-	c, err := parseAt("/etc/cage/cage.yaml", data)
+	c, err := Parse("/etc/cage/cage.yaml", data)
 	if err != nil {
 		return strings.ReplaceAll(err.Error(), "/etc/cage/", "") + "\n"
 	}
@@ -67,13 +68,6 @@ func outcome(data []byte) string {
 		fmt.Fprintf(&b, "warning: %s\n", strings.ReplaceAll(w.String(), "/etc/cage/", ""))
 	}
 	return b.String()
-}
-
-func parseAt(file string, data []byte) (*Config, error) {
-	home := os.Getenv("HOME")
-	os.Setenv("HOME", "/home/user")
-	defer os.Setenv("HOME", home)
-	return Parse(file, data)
 }
 
 // dump writes one line for each field that is not the default's.
