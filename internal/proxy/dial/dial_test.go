@@ -211,29 +211,25 @@ func TestRace(t *testing.T) {
 	port := server(t)
 	stuck := make(chan struct{})
 	defer close(stuck)
-	d := Dialer{
-		Resolver:     &answers{table: map[string][]string{"a.example": {"127.0.0.9", "127.0.0.1"}}},
-		AllowPrivate: func(hostname.Name, netip.Addr) bool { return true },
-		Control: func(_, address string, _ syscall.RawConn) error {
-			if strings.HasPrefix(address, "127.0.0.9:") {
-				<-stuck
-			}
-			return nil
-		},
-	}
-	c, err := d.Dial(t.Context(), hostname.MustParse("a.example"), port)
-	greeting(t, c, err)
-
-	d.Control = func(_, address string, _ syscall.RawConn) error {
-		if strings.HasPrefix(address, "127.0.0.9:") {
-			return errors.New("down")
+	dial := func(first func() error, second error) (net.Conn, error) {
+		d := Dialer{
+			Resolver:     &answers{table: map[string][]string{"a.example": {"127.0.0.9", "127.0.0.1"}}},
+			AllowPrivate: func(hostname.Name, netip.Addr) bool { return true },
+			Control: func(_, address string, _ syscall.RawConn) error {
+				if strings.HasPrefix(address, "127.0.0.9:") {
+					return first()
+				}
+				return second
+			},
 		}
-		return nil
+		return d.Dial(t.Context(), hostname.MustParse("a.example"), port)
 	}
-	c, err = d.Dial(t.Context(), hostname.MustParse("a.example"), port)
+	c, err := dial(func() error { <-stuck; return nil }, nil)
 	greeting(t, c, err)
-	d.Control = func(string, string, syscall.RawConn) error { return errors.New("down") }
-	if _, err := d.Dial(t.Context(), hostname.MustParse("a.example"), port); err == nil || !strings.Contains(err.Error(), "down") {
+	down := func() error { return errors.New("down") }
+	c, err = dial(down, nil)
+	greeting(t, c, err)
+	if _, err = dial(down, errors.New("down too")); err == nil || !strings.Contains(err.Error(), "down") {
 		t.Errorf("got %v", err)
 	}
 }
