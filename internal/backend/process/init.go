@@ -1,0 +1,341 @@
+package process
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/agentcage/agentcage/internal/terminal"
+)
+
+// initName is the argv[0] under which our own binary is the first process of
+// a cage.
+const initName = "agentcage-init"
+
+// Stages of init, for messages.
+const (
+	stageNetwork = "network"
+	stageView    = "view"
+	stageConfine = "confine"
+	stageStart   = "start"
+)
+
+// MaybeInit is the first thing that main and every TestMain call. In the first
+// process of a cage it runs that process and never returns; otherwise it
+// returns at once.
+func MaybeInit() {
+	if len(os.Args) == 1 && os.Args[0] == initName && os.Getpid() == 1 {
+		os.Exit(runInit())
+	}
+}
+
+// runInit sets the cage up, starts the command and is its parent.
+func runInit() int {
+	stage, err := initialise()
+	if err != nil {
+		send(controlFD, errorOf(stage, err))
+		return 1
+	}
+	return 0
+}
+
+func initialise() (stage string, err error) {
+	if err := secureSelf(); err != nil {
+		return stageView, err
+	}
+	l, err := readLaunch(launchFD)
+	if err != nil {
+		return stageView, fmt.Errorf("cannot read what to run: %w", err)
+	}
+	if err := offerNetwork(l.Ports); err != nil {
+		return stageNetwork, err
+	}
+	if err := buildView(l); err != nil {
+		return stageView, err
+	}
+	if err := await(msgAttached); err != nil {
+		return stageStart, err
+	}
+	return enter(l)
+}
+
+// secureSelf makes init opaque to the agent: its memory and descriptors cannot
+// be read, not even by the same user id, and nothing that the caller's shell
+// left open comes along.
+func secureSelf() error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("cannot make init unreadable: %w", err)
+	}
+	unix.CloseOnExec(controlFD)
+	unix.CloseOnExec(launchFD)
+	return closeInherited()
+}
+
+// closeInherited closes every descriptor that is neither ours nor the Go
+// runtime's. The runtime marks all of its own close-on-exec.
+func closeInherited() error {
+	d, err := os.Open("/proc/self/fd")
+	if err != nil {
+		// Without /proc there is still the guarantee that none is passed on.
+		return unix.CloseRange(3, ^uint(0)>>1, unix.CLOSE_RANGE_CLOEXEC)
+	}
+	names, err := d.Readdirnames(-1)
+	d.Close()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		fd := 0
+		fmt.Sscan(name, &fd)
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+		if fd > 2 && err == nil && flags&unix.FD_CLOEXEC == 0 {
+			unix.Close(fd)
+		}
+	}
+	return unix.CloseRange(3, ^uint(0)>>1, unix.CLOSE_RANGE_CLOEXEC)
+}
+
+func offerNetwork(ports []uint16) error {
+	n, err := makeNetwork(ports)
+	if err != nil {
+		return err
+	}
+	// From here on only the gateway holds them.
+	defer closeAll(n.fds)
+	return send(controlFD, message{Kind: msgListeners, FDs: n.roles}, n.fds...)
+}
+
+func buildView(l launch) error {
+	if err := unix.Sethostname([]byte(l.Host)); err != nil {
+		return fmt.Errorf("cannot name the cage: %w", err)
+	}
+	unix.Umask(0)
+	v, err := newView()
+	if err != nil {
+		return err
+	}
+	for _, o := range l.Ops {
+		if err := v.run(o); err != nil {
+			return err
+		}
+	}
+	if err := v.finish(); err != nil {
+		return err
+	}
+	unix.Umask(0o022)
+	if err := unix.Chdir(l.Dir); err != nil {
+		return fmt.Errorf("cannot enter %s: %w", l.Dir, err)
+	}
+	return nil
+}
+
+func await(kind string) error {
+	m, fds, err := receive(controlFD)
+	closeAll(fds)
+	if err != nil {
+		return err
+	}
+	if m.Kind != kind {
+		return fmt.Errorf("unexpected message %q", m.Kind)
+	}
+	return nil
+}
+
+// enter gives up every privilege, proves it, runs the command and reports how
+// it ended.
+func enter(l launch) (string, error) {
+	// All handlers, none ignored: an ignored signal would be inherited by
+	// the command, and the agent cannot end pid 1 with a caught one.
+	caught := make(chan os.Signal, 64)
+	signal.Notify(caught)
+
+	runtime.LockOSThread() // Landlock's scope is on this thread, which starts the command
+	io, err := openStdio(l)
+	if err != nil {
+		return stageStart, err
+	}
+	extra, err := confineSelf(l)
+	if err != nil {
+		return stageConfine, err
+	}
+	if err := io.started(extra); err != nil {
+		return stageStart, err
+	}
+	// The gateway learns about refused sockets before there can be one.
+	program, code, err := lookUp(l.Command[0], l.Env)
+	if err == nil {
+		var pid int
+		if pid, err = start(program, l, io); err == nil {
+			go obey(pid)
+			return stageStart, reap(pid, io.slave)
+		}
+		code = startCode(err)
+	}
+	send(controlFD, message{Kind: msgExit, Code: code, Text: fmt.Sprintf("cannot run %s: %v", l.Command[0], err)})
+	return "", nil
+}
+
+// start runs the command with nothing but its three standard descriptors.
+func start(program string, l launch, io *stdio) (int, error) {
+	pid, err := syscall.ForkExec(program, l.Command, &syscall.ProcAttr{
+		Env:   l.Env,
+		Files: io.files[:],
+		Sys:   terminal.ChildAttr(&syscall.SysProcAttr{Setpgid: true}),
+	})
+	if err == nil && io.slave != nil {
+		err = terminal.Foreground(io.slave, pid)
+	}
+	return pid, err
+}
+
+// startCode is the shell's exit code for a program that did not start (POSIX
+// XCU 2.8.2).
+func startCode(err error) int {
+	if errors.Is(err, unix.ENOENT) {
+		return 127
+	}
+	return 126
+}
+
+// lookUp finds a program in the PATH of the cage, as execvp(3) does.
+func lookUp(name string, env []string) (string, int, error) {
+	if name == "" {
+		return "", 127, unix.ENOENT
+	}
+	if strings.Contains(name, "/") {
+		return name, 0, nil
+	}
+	path := ""
+	for _, kv := range env {
+		if v, ok := strings.CutPrefix(kv, "PATH="); ok {
+			path = v
+		}
+	}
+	found := errors.New("not found in PATH")
+	code := 127
+	for dir := range strings.SplitSeq(path, ":") {
+		if !filepath.IsAbs(dir) {
+			continue
+		}
+		p := dir + "/" + name
+		var st unix.Stat_t
+		if unix.Stat(p, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+			continue
+		}
+		if err := unix.Access(p, unix.X_OK); err != nil {
+			found, code = err, 126
+			continue
+		}
+		return p, 0, nil
+	}
+	return "", code, found
+}
+
+// obey passes on signals from outside, and ends the cage when there is nobody
+// left to answer to.
+func obey(pid int) {
+	for {
+		m, fds, err := receive(controlFD)
+		closeAll(fds)
+		if err != nil {
+			os.Exit(1) // and with pid 1 everything in the namespace
+		}
+		if m.Kind == msgSignal && m.Number > 0 && m.Number < 65 {
+			// The command leads a process group, as it would under a terminal.
+			if unix.Kill(-pid, syscall.Signal(m.Number)) != nil {
+				unix.Kill(pid, syscall.Signal(m.Number))
+			}
+		}
+	}
+}
+
+// reap waits for every child there is, its own and the orphans, until the
+// command ends.
+func reap(pid int, slave *os.File) error {
+	options := 0
+	if slave != nil {
+		options = syscall.WUNTRACED
+	}
+	for {
+		var ws syscall.WaitStatus
+		got, err := syscall.Wait4(-1, &ws, options, nil)
+		if err == syscall.EINTR {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("cannot wait for the command: %w", err)
+		}
+		if got == pid && ws.Stopped() && slave != nil {
+			stopped(slave, pid, ws.StopSignal())
+		}
+		if got != pid || !(ws.Exited() || ws.Signaled()) {
+			continue
+		}
+		m := message{Kind: msgExit, Code: ws.ExitStatus()}
+		if ws.Signaled() {
+			m.Signal = int(ws.Signal())
+			m.Code = 128 + m.Signal
+		}
+		return send(controlFD, m)
+	}
+}
+
+// stopped lets the user's own shell have its terminal back, as when Ctrl-Z
+// stops a command that runs without a cage.
+func stopped(slave *os.File, pid int, sig syscall.Signal) {
+	if terminal.Spurious(slave, pid, sig) {
+		unix.Kill(-pid, unix.SIGCONT)
+		return
+	}
+	send(controlFD, message{Kind: msgStopped, Number: int(sig)})
+}
+
+// stdio is what the command gets as its standard descriptors.
+type stdio struct {
+	files         [3]uintptr
+	master, slave *os.File // a terminal of the cage's own, or nil
+}
+
+// openStdio makes init the leader of a session, and opens a terminal of the
+// cage's own where the user's would have been passed in: the agent's terminal
+// has a name in the cage, and the host's is never seen.
+func openStdio(l launch) (*stdio, error) {
+	s := &stdio{files: [3]uintptr{0, 1, 2}}
+	if len(l.TTY) > 0 {
+		var err error
+		if s.master, s.slave, err = terminal.OpenPTY("/dev/pts/ptmx"); err != nil {
+			return nil, fmt.Errorf("cannot make a terminal in the cage: %w", err)
+		}
+	}
+	for _, n := range l.TTY {
+		s.files[n] = s.slave.Fd()
+	}
+	if err := terminal.Lead(s.slave); err != nil {
+		return nil, fmt.Errorf("cannot make a session in the cage: %w", err)
+	}
+	return s, nil
+}
+
+// started tells the parent that the command is about to run, and passes out
+// what belongs to the host's side.
+func (s *stdio) started(extra confined) error {
+	m := message{Kind: msgStarted, Skipped: extra.skipped}
+	var fds []int
+	for _, f := range []struct {
+		*os.File
+		fdRole
+	}{{s.master, roleTerminal}, {extra.notify, roleNotify}} {
+		if f.File != nil {
+			m.FDs, fds = append(m.FDs, f.fdRole), append(fds, int(f.Fd()))
+			defer f.Close()
+		}
+	}
+	return send(controlFD, m, fds...)
+}

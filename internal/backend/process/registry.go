@@ -1,0 +1,346 @@
+package process
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A placeholder is an empty file or directory that a cage needs on the host as
+// a place for a mount. Each running cage keeps a file with the ones it uses,
+// locked for as long as it lives: a file that is not locked belongs to a cage
+// that was killed, and whoever starts next clears up after it.
+
+const (
+	maxPlaceholders = 200
+	maxRegistry     = 1000
+	maxRecord       = 1 << 20
+)
+
+// placeholder is one of them. Ino is 0 from before it is made until after.
+type placeholder struct {
+	Root string // directory that is opened, and below which no link is followed
+	Path string
+	Dev  uint64
+	Ino  uint64
+	Dir  bool
+}
+
+type record struct {
+	Started time.Time
+	Entries []placeholder
+}
+
+// registration is the part of one cage.
+type registration struct {
+	dir     string
+	file    *os.File
+	record  record
+	others  []record // of cages that live
+	roots   map[string]int
+	guarded map[string]bool
+	plan    *plan
+}
+
+func stateDir() (string, error) {
+	base := os.Getenv("XDG_STATE_HOME")
+	if !filepath.IsAbs(base) {
+		home := currentAccount().home
+		base = filepath.Join(home, ".local/state")
+	}
+	dir := filepath.Join(base, "agentcage", "placeholders")
+	return dir, os.MkdirAll(dir, 0o700)
+}
+
+// openRegistry clears up after cages that were killed, and begins a record.
+// The registry's lock is held until commit or release.
+func openRegistry() (*registration, error) {
+	dir, err := stateDir()
+	if err != nil {
+		return nil, hinted(err, "set XDG_STATE_HOME to a directory that can be written", "cannot keep a record of placeholders")
+	}
+	unlock, err := lockRegistry(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	r := &registration{dir: dir, roots: map[string]int{}, record: record{Started: time.Now()}}
+	r.others, err = sweep(dir, "")
+	return r, err
+}
+
+func lockRegistry(dir string) (func(), error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err == nil {
+		if err = unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+			f.Close()
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot lock the record of placeholders: %w", err)
+	}
+	return func() { f.Close() }, nil
+}
+
+// sweep reads the records of living cages, and clears up after dead ones.
+func sweep(dir, own string) ([]record, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var live, dead []record
+	var files []*os.File
+	for i, e := range entries {
+		if !strings.HasSuffix(e.Name(), ".json") || e.Name() == own || i > maxRegistry {
+			continue
+		}
+		f, err := os.OpenFile(filepath.Join(dir, e.Name()), os.O_RDWR|unix.O_NOFOLLOW, 0)
+		if err != nil {
+			continue
+		}
+		var rec record
+		readErr := json.NewDecoder(&limitedFile{f, maxRecord}).Decode(&rec)
+		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+			live = append(live, rec)
+			f.Close()
+			continue
+		}
+		if readErr == nil {
+			dead = append(dead, rec)
+		}
+		files = append(files, f)
+	}
+	for _, rec := range dead {
+		remove(rec, live)
+	}
+	for _, f := range files {
+		os.Remove(f.Name())
+		f.Close()
+	}
+	return live, nil
+}
+
+type limitedFile struct {
+	f    *os.File
+	left int
+}
+
+func (l *limitedFile) Read(b []byte) (int, error) {
+	if l.left <= 0 {
+		return 0, errors.New("record is too long")
+	}
+	n, err := l.f.Read(b[:min(len(b), l.left)])
+	l.left -= n
+	return n, err
+}
+
+// begin makes the file of this cage, locked.
+func (r *registration) begin() error {
+	f, err := os.CreateTemp(r.dir, "cage-*.json")
+	if err != nil {
+		return hinted(err, "set XDG_STATE_HOME to a directory that can be written", "cannot keep a record of placeholders")
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		return err
+	}
+	r.file = f
+	return nil
+}
+
+func (r *registration) save() error {
+	b, err := json.Marshal(r.record)
+	if err != nil {
+		return err
+	}
+	// Padded with blanks, so that a shorter text leaves no rest behind.
+	if st, err := r.file.Stat(); err == nil {
+		for int64(len(b)) < st.Size() {
+			b = append(b, ' ')
+		}
+	}
+	_, err = r.file.WriteAt(b, 0)
+	return err
+}
+
+// place makes a placeholder. When the caller may not write there, neither may
+// the agent, and none is needed.
+func (r *registration) place(root mountPath, path string, rule guardRule) (guarded, error) {
+	if len(r.record.Entries) >= maxPlaceholders {
+		return guarded{}, fmt.Errorf("cannot protect %s: too many placeholders", path)
+	}
+	unlock, err := lockRegistry(r.dir)
+	if err != nil {
+		return guarded{}, err
+	}
+	defer unlock()
+	if r.file == nil {
+		if err := r.begin(); err != nil {
+			return guarded{}, err
+		}
+	}
+	r.record.Entries = append(r.record.Entries, placeholder{Root: root.path, Path: path, Dir: rule.dir})
+	e := &r.record.Entries[len(r.record.Entries)-1]
+	if err := r.save(); err != nil {
+		return guarded{}, err
+	}
+	id, err := makePlaceholder(*e)
+	if err != nil {
+		r.record.Entries = r.record.Entries[:len(r.record.Entries)-1]
+		if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EROFS) || errors.Is(err, unix.ENOENT) {
+			return guarded{}, nil
+		}
+		return guarded{}, fmt.Errorf("cannot protect %s from the agent: %w", path, err)
+	}
+	e.Dev, e.Ino = id.dev, id.ino
+	return guarded{path: path, id: id, dir: rule.dir, json: rule.json, placeholder: true}, r.save()
+}
+
+// parentOf opens the directory of a placeholder, following no link.
+func parentOf(e placeholder) (int, string, error) {
+	root, err := unix.Open(e.Root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return -1, "", err
+	}
+	defer unix.Close(root)
+	rel, err := filepath.Rel(e.Root, e.Path)
+	if err != nil || !filepath.IsLocal(rel) {
+		return -1, "", unix.EINVAL
+	}
+	dir, err := open(root, filepath.Dir(rel))
+	return dir, filepath.Base(rel), err
+}
+
+func makePlaceholder(e placeholder) (fileID, error) {
+	dir, name, err := parentOf(e)
+	if err != nil {
+		return fileID{}, err
+	}
+	defer unix.Close(dir)
+	if e.Dir {
+		err = unix.Mkdirat(dir, name, 0o755)
+	} else {
+		var fd int
+		fd, err = unix.Openat(dir, name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o644)
+		if err == nil {
+			unix.Close(fd)
+		}
+	}
+	if err != nil {
+		return fileID{}, err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return fileID{}, err
+	}
+	return fileID{uint64(st.Dev), st.Ino}, nil
+}
+
+// adopt tells whether something that exists is the placeholder of another
+// cage, which may end before this one: then it belongs to both.
+func (r *registration) adopt(path string, id fileID, st os.FileInfo) bool {
+	if !st.IsDir() && st.Size() != 0 {
+		return false
+	}
+	for _, rec := range r.others {
+		for _, e := range rec.Entries {
+			if e.Ino == id.ino && e.Dev == id.dev && e.Path == path {
+				r.record.Entries = append(r.record.Entries, e)
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// commit writes what place and adopt have recorded.
+func (r *registration) commit() error {
+	if len(r.record.Entries) == 0 {
+		return nil
+	}
+	if r.file == nil {
+		if err := r.begin(); err != nil {
+			return err
+		}
+	}
+	return r.save()
+}
+
+// note keeps what the report at the end needs.
+func (r *registration) note(p *plan, all []guarded) {
+	r.plan = p
+	r.guarded = map[string]bool{}
+	for _, g := range all {
+		r.guarded[g.path] = true
+	}
+}
+
+// release removes the placeholders that no other cage uses.
+func (r *registration) release() error {
+	if r == nil || r.file == nil {
+		return nil
+	}
+	unlock, err := lockRegistry(r.dir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	live, err := sweep(r.dir, filepath.Base(r.file.Name()))
+	remove(r.record, live)
+	os.Remove(r.file.Name())
+	r.file.Close()
+	r.file = nil
+	return err
+}
+
+// remove takes the placeholders of one record away, inner ones first, unless
+// a living cage uses them too or somebody has made something of them.
+func remove(rec record, live []record) {
+	for i := len(rec.Entries) - 1; i >= 0; i-- {
+		if e := rec.Entries[i]; !usedBy(live, e) {
+			removeOne(e, rec.Started)
+		}
+	}
+}
+
+func usedBy(live []record, e placeholder) bool {
+	for _, rec := range live {
+		for _, o := range rec.Entries {
+			if o.Path == e.Path {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// removeOne deletes a placeholder only while it is the very inode that was
+// made, and empty.
+func removeOne(e placeholder, started time.Time) {
+	dir, name, err := parentOf(e)
+	if err != nil {
+		return
+	}
+	defer unix.Close(dir)
+	var st unix.Stat_t
+	if unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
+		return
+	}
+	same := st.Ino == e.Ino && uint64(st.Dev) == e.Dev
+	if e.Ino == 0 { // killed between the record and the inode
+		same = !time.Unix(st.Ctim.Unix()).Before(started)
+	}
+	switch kind := st.Mode & unix.S_IFMT; {
+	case !same:
+	case e.Dir && kind == unix.S_IFDIR:
+		unix.Unlinkat(dir, name, unix.AT_REMOVEDIR) // refuses one that is not empty
+	case !e.Dir && kind == unix.S_IFREG && st.Size == 0:
+		unix.Unlinkat(dir, name, 0)
+	}
+}
