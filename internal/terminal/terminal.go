@@ -10,73 +10,116 @@
 package terminal
 
 import (
-	"context"
+	"errors"
+	"fmt"
 	"os"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
-// OpenPTY makes a PTY with the multiplexer at ptmx (normally "/dev/ptmx" or "/dev/pts/ptmx").
-func OpenPTY(ptmx string) (master, slave *os.File, err error) { return nil, nil, nil }
+// OpenPTY makes a PTY with the multiplexer at ptmx, normally "/dev/ptmx" or
+// "/dev/pts/ptmx" of the cage's own devpts. Both ends are close-on-exec and
+// become nobody's controlling terminal yet. The slave is opened through the
+// master (TIOCGPTPEER, ioctl_tty(2)), so no name in a mount can mislead it.
+func OpenPTY(ptmx string) (master, slave *os.File, err error) {
+	fd, err := unix.Open(ptmx, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot open a terminal at %s: %w", ptmx, err)
+	}
+	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
+		unix.Close(fd)
+		return nil, nil, fmt.Errorf("cannot unlock a terminal: %w", err)
+	}
+	peer, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
+	if errno != 0 {
+		unix.Close(fd)
+		return nil, nil, fmt.Errorf("cannot open the other end of a terminal: %w", errno)
+	}
+	return os.NewFile(uintptr(fd), "pty-master"), os.NewFile(peer, "pty-slave"), nil
+}
 
 // Lead makes the calling process the leader of a new session whose
 // controlling terminal is slave; slave may be nil for a session without one.
 // A process that already leads its session keeps it.
-func Lead(slave *os.File) error { return nil }
+func Lead(slave *os.File) error {
+	if _, err := unix.Setsid(); err != nil {
+		if sid, sidErr := unix.Getsid(0); sidErr != nil || sid != os.Getpid() {
+			return fmt.Errorf("cannot start a session: %w", err)
+		}
+	}
+	if slave == nil {
+		return nil
+	}
+	if err := unix.IoctlSetInt(int(slave.Fd()), unix.TIOCSCTTY, 0); err != nil {
+		return fmt.Errorf("cannot take the terminal: %w", err)
+	}
+	return nil
+}
 
-// ChildAttr adds to attr what puts the command in a process group of its own.
-func ChildAttr(attr *syscall.SysProcAttr) *syscall.SysProcAttr { return attr }
+// ChildAttr adds to attr, which may be nil, what puts the command in a
+// process group of its own. The foreground is left to Foreground: a child can
+// only take it while SIGTTOU is ignored, and what it ignores it would inherit.
+func ChildAttr(attr *syscall.SysProcAttr) *syscall.SysProcAttr {
+	if attr == nil {
+		attr = &syscall.SysProcAttr{}
+	}
+	attr.Setpgid, attr.Pgid = true, 0
+	return attr
+}
 
 // Foreground puts the process group of the command in the foreground of slave
-// and continues it, in case it was quick to use the terminal. Call it right after the start.
-func Foreground(slave *os.File, pid int) error { return nil }
-
-// Spurious says that a stop of the command is an accident of its start (it
-// used the terminal before Foreground) and not to be reported: send SIGCONT.
-func Spurious(slave *os.File, pid int, sig syscall.Signal) bool { return false }
-
-// Replace says which of the three standard files are terminals and are to
-// become the PTY's slave in the cage; the others are passed as they are.
-func Replace(files [3]*os.File) (replace [3]bool, any bool) { return }
-
-// Config of a session on the host's side.
-type Config struct {
-	Master *os.File // of the cage's PTY; the session closes it
-	In     *os.File // the user's terminal, read; nil opens /dev/tty
-	Out    *os.File // the user's terminal, written; nil opens /dev/tty
-	// Lazy leaves the terminal alone until Take is called: for a command
-	// whose output goes to a pipe, where another program (a pager) may be
-	// the one that reads the keys.
-	Lazy bool
-	// Signal gets SIGINT, SIGTERM, SIGHUP and SIGQUIT that were sent to this
-	// process. When nil, they restore the terminal and end the process.
-	Signal func(os.Signal)
+// and continues it, in case it was quick to use the terminal (see Spurious).
+// The caller leads the session; call it right after the start, and for a
+// command that was started in the background on purpose, when it stops with
+// SIGTTIN or SIGTTOU.
+func Foreground(slave *os.File, pid int) error {
+	if err := unix.IoctlSetPointerInt(int(slave.Fd()), unix.TIOCSPGRP, pid); err != nil {
+		if errors.Is(unix.Kill(-pid, 0), unix.ESRCH) {
+			return nil // it has already ended
+		}
+		return fmt.Errorf("cannot put the command in the foreground: %w", err)
+	}
+	if err := unix.Kill(-pid, unix.SIGCONT); err != nil && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.EPERM) {
+		return fmt.Errorf("cannot continue the command: %w", err)
+	}
+	return nil
 }
 
-// Session carries bytes between the user's terminal and a cage's PTY.
-type Session struct{}
-
-// Relay starts a session with the defaults of Config.
-func Relay(ctx context.Context, master, in, out *os.File) (*Session, error) {
-	return Start(ctx, Config{Master: master, In: in, Out: out})
+// Spurious says that a stop of the command, seen by wait4(2) with WUNTRACED,
+// is an accident of its start: it used the terminal before it was in the
+// foreground, and it is there now. Do not report such a stop; send SIGCONT.
+func Spurious(slave *os.File, pid int, sig syscall.Signal) bool {
+	if slave == nil || sig != unix.SIGTTIN && sig != unix.SIGTTOU {
+		return false
+	}
+	group, err := unix.IoctlGetInt(int(slave.Fd()), unix.TIOCGPGRP)
+	return err == nil && group == pid
 }
 
-// Start starts a session: window size at once and on SIGWINCH, raw mode while
-// this process is in the foreground.
-func Start(ctx context.Context, c Config) (*Session, error) { return &Session{}, nil }
+// Replace says which of the three standard files are terminals and become the
+// PTY's slave in the cage; the others are passed as they are. wanted is false
+// when none is, and no PTY is needed.
+func Replace(files [3]*os.File) (replace [3]bool, wanted bool) {
+	for i, f := range files {
+		replace[i] = isTerminal(f)
+		wanted = wanted || replace[i]
+	}
+	return replace, wanted
+}
 
-// Take ends laziness.
-func (s *Session) Take() {}
-
-// Stopped is called when the command in the cage has stopped: it restores the
-// terminal, stops this process as Ctrl-Z would, and returns when it was
-// continued; then tell the cage to continue the command.
-func (s *Session) Stopped() {}
-
-// Drain returns when the cage has closed its end and all output is written, or ctx ends.
-func (s *Session) Drain(ctx context.Context) error { return nil }
-
-// Close restores the terminal and ends the session. It can be called often.
-func (s *Session) Close() error { return nil }
-
-// RestoreAll restores the terminal of every live session, for a deferred call in main and before os.Exit.
-func RestoreAll() {}
+func isTerminal(f *os.File) bool {
+	if f == nil {
+		return false
+	}
+	conn, err := f.SyscallConn() // Fd would make a non-blocking file block
+	if err != nil {
+		return false
+	}
+	is := false
+	err = conn.Control(func(fd uintptr) {
+		_, termErr := unix.IoctlGetTermios(int(fd), unix.TCGETS)
+		is = termErr == nil
+	})
+	return err == nil && is
+}
