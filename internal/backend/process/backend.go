@@ -23,6 +23,7 @@
 package process
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -32,6 +33,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -218,17 +220,25 @@ func (p *Process) bringUp(ctx context.Context, attach func(cage.Listeners) error
 	}
 	if err := p.tell(message{Kind: msgAttached}); err != nil {
 		// Init may have said why it ended.
-		_, _, err := p.expect(msgStarted)
+		_, _, err := p.expect(msgConfined)
 		return err
 	}
-	m, fds, err = p.expect(msgStarted)
+	m, fds, err = p.expect(msgConfined)
+	if err == nil {
+		err = p.join(m, fds)
+	}
+	if err == nil {
+		m, fds, err = p.expect(msgStarted, msgExit)
+		closeAll(fds)
+	}
 	if err != nil {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		return err
+		return cmp.Or(ctx.Err(), err)
 	}
-	return p.running(m, fds)
+	if m.Kind == msgExit {
+		// The command could not be run: that is a status, not an error.
+		p.setExit(m)
+	}
+	return nil
 }
 
 // prepare plans the cage, puts guards up on the host, and hands the plan over.
@@ -248,8 +258,8 @@ func (p *Process) prepare() error {
 	return json.NewEncoder(p.launch).Encode(plan.launch)
 }
 
-// expect receives one message of a kind, or the error that init ended with.
-func (p *Process) expect(kind string) (message, []int, error) {
+// expect receives one message of the given kinds, or the error that init ended with.
+func (p *Process) expect(kinds ...string) (message, []int, error) {
 	m, fds, err := receive(p.control)
 	switch {
 	case err == io.EOF:
@@ -259,11 +269,7 @@ func (p *Process) expect(kind string) (message, []int, error) {
 	case m.Kind == msgError:
 		closeAll(fds)
 		return m, nil, remoteError(m)
-	case m.Kind == msgExit && kind == msgStarted:
-		// The command could not be run: that is a status, not an error.
-		closeAll(fds)
-		return m, nil, nil
-	case m.Kind != kind:
+	case !slices.Contains(kinds, m.Kind):
 		closeAll(fds)
 		return m, nil, fmt.Errorf("cannot start the cage: unexpected message %q", m.Kind)
 	}
@@ -340,13 +346,8 @@ func closeListeners(l cage.Listeners) {
 	}
 }
 
-// running takes what comes with the message that the command runs, or the
-// message that it could not be run.
-func (p *Process) running(m message, fds []int) error {
-	if m.Kind == msgExit {
-		p.setExit(m)
-		return nil
-	}
+// join connects the host's side to what comes out of a confined cage.
+func (p *Process) join(m message, fds []int) error {
 	for i, fd := range fds {
 		switch m.FDs[i] {
 		case roleTerminal:

@@ -12,16 +12,11 @@ import (
 	"github.com/agentcage/agentcage/internal/confine"
 )
 
-// confined is what confinement leaves behind for the host.
-type confined struct {
-	notify  *os.File // seccomp notifications, or nil
-	skipped []string // layers that the user goes without
-}
-
-// confineSelf gives up all privileges of init, for good, and proves it.
-func confineSelf(l launch) (confined, error) {
+// confineSelf gives up all privileges of init, for good, and proves it. offer
+// gets the listener for refused sockets, or nil.
+func confineSelf(l launch, offer func(notify *os.File) error) error {
 	o := confine.Options{
-		ReadOnly:      l.ReadOnly,
+		ReadOnly:      existing(l.ReadOnly),
 		ReadWrite:     l.ReadWrite,
 		Devices:       l.Devices,
 		Without:       l.Without,
@@ -31,16 +26,23 @@ func confineSelf(l launch) (confined, error) {
 	}
 	r, err := confine.Apply(o)
 	if err != nil {
-		return confined{}, err
+		return err
 	}
-	if err := confine.Verify(o); err != nil {
-		return confined{}, fmt.Errorf("cannot confine the cage: %w", err)
+	if err := offer(r.Notify); err != nil {
+		return err
 	}
-	c := confined{notify: r.Notify}
-	for _, w := range l.Without {
-		c.skipped = append(c.skipped, string(w))
+	return confine.Verify(o)
+}
+
+// existing leaves out what was optional in the view, and is not there.
+func existing(paths []string) []string {
+	var out []string
+	for _, p := range paths {
+		if unix.Access(p, unix.F_OK) == nil {
+			out = append(out, p)
+		}
 	}
-	return c, nil
+	return out
 }
 
 // watchSockets reports the sockets that seccomp refuses.

@@ -31,8 +31,20 @@ const (
 // process of a cage it runs that process and never returns; otherwise it
 // returns at once.
 func MaybeInit() {
-	if len(os.Args) == 1 && os.Args[0] == initName && os.Getpid() == 1 {
-		os.Exit(runInit())
+	if isInit() {
+		done := make(chan int)
+		go func() { done <- runInit() }()
+		os.Exit(<-done)
+	}
+}
+
+func isInit() bool { return len(os.Args) == 1 && os.Args[0] == initName && os.Getpid() == 1 }
+
+// The main goroutine of a cage's first process keeps the main thread, so that
+// the command is started from another one: see confine.Apply.
+func init() {
+	if isInit() {
+		runtime.LockOSThread()
 	}
 }
 
@@ -161,18 +173,16 @@ func enter(l launch) (string, error) {
 	if err != nil {
 		return stageStart, err
 	}
-	extra, err := confineSelf(l)
-	if err != nil {
+	if err := confineSelf(l, io.offer); err != nil {
 		return stageConfine, err
 	}
-	if err := io.started(extra); err != nil {
-		return stageStart, err
-	}
-	// The gateway learns about refused sockets before there can be one.
 	program, code, err := lookUp(l.Command[0], l.Env)
 	if err == nil {
 		var pid int
 		if pid, err = start(program, l, io); err == nil {
+			if err := send(controlFD, message{Kind: msgStarted}); err != nil {
+				return stageStart, err
+			}
 			go obey(pid)
 			return stageStart, reap(pid, io.slave)
 		}
@@ -323,15 +333,16 @@ func openStdio(l launch) (*stdio, error) {
 	return s, nil
 }
 
-// started tells the parent that the command is about to run, and passes out
-// what belongs to the host's side.
-func (s *stdio) started(extra confined) error {
-	m := message{Kind: msgStarted, Skipped: extra.skipped}
+// offer passes out what belongs to the host's side: the master of the cage's
+// terminal, and the listener for refused sockets, which must be served before
+// confinement can be verified.
+func (s *stdio) offer(notify *os.File) error {
+	m := message{Kind: msgConfined}
 	var fds []int
 	for _, f := range []struct {
 		*os.File
 		fdRole
-	}{{s.master, roleTerminal}, {extra.notify, roleNotify}} {
+	}{{s.master, roleTerminal}, {notify, roleNotify}} {
 		if f.File != nil {
 			m.FDs, fds = append(m.FDs, f.fdRole), append(fds, int(f.Fd()))
 			defer f.Close()

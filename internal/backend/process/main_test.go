@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 func needNamespaces(t *testing.T) {
 	t.Helper()
 	namespacesOnce.Do(func() {
-		p, err := Backend{}.Start(t.Context(), cage.Spec{Command: []string{"true"}, Dir: t.TempDir()}, func(l cage.Listeners) error {
+		p, err := Backend{}.Start(t.Context(), cage.Spec{Command: []string{"true"}, Dir: os.TempDir()}, func(l cage.Listeners) error {
 			closeListeners(l)
 			return nil
 		})

@@ -41,9 +41,9 @@ type launch struct {
 // Kinds of messages between the two ends of the control socket.
 const (
 	msgListeners = "listeners" // init has made the network; descriptors attached
-	msgView      = "view"      // init has made the file system and waits
 	msgAttached  = "attached"  // the gateway serves the listeners
-	msgStarted   = "started"   // the command runs; descriptors of terminal and notifications attached
+	msgConfined  = "confined"  // init has given up its privileges; descriptors of terminal and notifications attached
+	msgStarted   = "started"   // that is verified, and the command runs
 	msgSignal    = "signal"
 	msgStopped   = "stopped" // by a signal of its terminal
 	msgExit      = "exit"
@@ -51,16 +51,15 @@ const (
 )
 
 type message struct {
-	Kind    string
-	FDs     []fdRole `json:",omitempty"`
-	Number  int      `json:",omitempty"` // a signal
-	Code    int      `json:",omitempty"`
-	Signal  int      `json:",omitempty"`
-	Text    string   `json:",omitempty"`
-	Hint    string   `json:",omitempty"`
-	Errno   int      `json:",omitempty"`
-	Stage   string   `json:",omitempty"`
-	Skipped []string `json:",omitempty"` // layers the kernel does not have and the user does not insist on
+	Kind   string
+	FDs    []fdRole `json:",omitempty"`
+	Number int      `json:",omitempty"` // a signal
+	Code   int      `json:",omitempty"`
+	Signal int      `json:",omitempty"`
+	Text   string   `json:",omitempty"`
+	Hint   string   `json:",omitempty"`
+	Errno  int      `json:",omitempty"`
+	Stage  string   `json:",omitempty"`
 }
 
 // fdRole says what a passed descriptor is.
