@@ -190,7 +190,7 @@ func TestSettingEveryDefault(t *testing.T) {
 			continue
 		}
 		want := Default()
-		want.Name, want.File, want.Unenforced, want.warnings = "demo", "cage.yaml", c.Unenforced, c.warnings
+		want.Name, want.File, want.Sum, want.Unenforced, want.warnings = "demo", "cage.yaml", c.Sum, c.Unenforced, c.warnings
 		if d := cmp.Diff(want, c, compareUnexported); d != "" {
 			t.Errorf("%s: its default changes the config:\n%s", k.Path, d)
 		}

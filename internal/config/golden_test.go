@@ -85,7 +85,7 @@ func dump(b *strings.Builder, path string, v, def reflect.Value) {
 	switch v.Kind() {
 	case reflect.Struct:
 		for i := range v.NumField() {
-			if f := v.Type().Field(i); f.IsExported() && f.Name != "File" {
+			if f := v.Type().Field(i); f.IsExported() && f.Name != "File" && f.Name != "Sum" {
 				dump(b, strings.TrimPrefix(path+"."+f.Name, "."), v.Field(i), def.Field(i))
 			}
 		}

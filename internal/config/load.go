@@ -2,6 +2,8 @@ package config
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -83,10 +85,11 @@ func Parse(file string, data []byte) (*Config, error) {
 	if len(data) > maxFile {
 		return nil, Errors{{File: file, Why: errTooBig.Error(), Hint: hintFile(errTooBig), Err: errTooBig}}
 	}
+	sum := sha256.Sum256(data)
 	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
 	d := newDecoder(file, data)
 	c := Default()
-	c.File = file
+	c.File, c.Sum = file, hex.EncodeToString(sum[:])
 	if d.checkBytes(data) {
 		d.config(d.parseYAML(data), c)
 	}

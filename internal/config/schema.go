@@ -12,6 +12,7 @@ import (
 // zero value allows nothing.
 type Config struct {
 	File      string // path it was read from, for messages
+	Sum       string // SHA-256 of the bytes it was read from, in hex; empty for defaults
 	Name      string
 	Isolation string // "" when the file does not say: each command has its own default
 
