@@ -148,6 +148,9 @@ func (x *exchange) sendBack(ctx context.Context, res *http.Response) {
 	for k := range res.Trailer {
 		h.Add("Trailer", k)
 	}
+	if announced > 0 && x.r.ProtoMajor == 1 {
+		delete(h, "Content-Length") // a body with a length has no trailers
+	}
 	x.answered = true
 	x.w.WriteHeader(res.StatusCode)
 	if err := x.copyBody(res); err != nil {

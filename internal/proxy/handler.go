@@ -13,6 +13,7 @@ import (
 	"github.com/agentcage/agentcage/internal/inspect"
 	"github.com/agentcage/agentcage/internal/proxy/dial"
 	"github.com/agentcage/agentcage/internal/proxy/strict"
+	"github.com/agentcage/agentcage/internal/proxy/ws"
 )
 
 // exchange is one request and its answer.
@@ -125,11 +126,9 @@ func (x *exchange) checkKind() error {
 	case len(r.Header["Upgrade"]) == 0:
 		return nil
 	}
-	x.upgrade = r.ProtoMajor == 1 && r.ProtoMinor == 1 && r.Method == http.MethodGet && r.ContentLength == 0 &&
-		len(r.Header["Upgrade"]) == 1 && strings.EqualFold(r.Header.Get("Upgrade"), "websocket") &&
-		hasToken(r.Header["Connection"], "upgrade")
-	if !x.upgrade {
-		return fmt.Errorf("upgrade to %s is refused", printable(strings.Join(r.Header["Upgrade"], ", ")))
+	x.upgrade = true
+	if err := ws.ValidUpgradeRequest(r); err != nil {
+		return fmt.Errorf("upgrade to %s is refused: %w", printable(strings.Join(r.Header["Upgrade"], ", ")), err)
 	}
 	return nil
 }

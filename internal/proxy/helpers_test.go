@@ -195,12 +195,17 @@ func newWorld(t testing.TB, p Policy, handler http.Handler, change ...func(*Opti
 func (w *world) serveUpstream(h http.Handler) {
 	secure := httptest.NewUnstartedServer(h)
 	secure.EnableHTTP2 = true
-	secure.TLS = &tls.Config{GetCertificate: func(hi *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	// httptest's own certificate would be used where there is no server name.
+	secure.TLS = &tls.Config{GetConfigForClient: func(hi *tls.ClientHelloInfo) (*tls.Config, error) {
 		name := hi.ServerName
 		if name == "" {
 			name = "192.0.2.7"
 		}
-		return w.server.Certificate(hostname.MustParse(name))
+		c, err := w.server.Certificate(hostname.MustParse(name))
+		if err != nil {
+			return nil, err
+		}
+		return &tls.Config{Certificates: []tls.Certificate{*c}, NextProtos: []string{"h2", "http/1.1"}}, nil
 	}}
 	secure.Config.ErrorLog = quiet
 	secure.StartTLS()

@@ -2,8 +2,6 @@ package proxy
 
 import (
 	"context"
-	"crypto/sha1"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -13,16 +11,13 @@ import (
 	"time"
 
 	"github.com/agentcage/agentcage/internal/audit"
+	"github.com/agentcage/agentcage/internal/proxy/ws"
 )
 
 // forwardUpgrade sends an allowed WebSocket handshake on (RFC 6455 section 4)
 // and, when the server agrees, relays messages after the handler has returned,
 // so that an idle WebSocket holds nothing of the server's.
 func (x *exchange) forwardUpgrade(ctx context.Context) {
-	if err := checkHandshake(x.r.Header); err != nil {
-		x.refuse(http.StatusForbidden, err.Error())
-		return
-	}
 	stop := context.AfterFunc(x.r.Context(), func() { x.cancel(context.Canceled) })
 	defer stop()
 	out, err := x.outgoing(ctx)
@@ -45,7 +40,12 @@ func (x *exchange) forwardUpgrade(ctx context.Context) {
 		x.sendBack(ctx, res)
 		return
 	}
-	server, err := agreed(res, x.r.Header.Get("Sec-Websocket-Key"))
+	// Without this check the bytes that follow would be a raw tunnel.
+	err = ws.ValidUpgradeResponse(res, x.r.Header.Get("Sec-Websocket-Key"))
+	server, writable := res.Body.(io.ReadWriteCloser)
+	if err == nil && !writable {
+		err = errors.New("the upgraded connection cannot be written to")
+	}
 	if err != nil {
 		res.Body.Close()
 		x.failed(ctx, err)
@@ -56,42 +56,6 @@ func (x *exchange) forwardUpgrade(ctx context.Context) {
 	} else {
 		server.Close()
 	}
-}
-
-func checkHandshake(h http.Header) error {
-	keys := h["Sec-Websocket-Key"]
-	if len(keys) != 1 {
-		return errors.New("malformed WebSocket handshake")
-	}
-	if raw, err := base64.StdEncoding.DecodeString(keys[0]); err != nil || len(raw) != 16 {
-		return errors.New("malformed WebSocket handshake")
-	}
-	if v := h["Sec-Websocket-Version"]; len(v) != 1 || v[0] != "13" {
-		return errors.New("WebSocket version is not 13")
-	}
-	return nil
-}
-
-// agreed holds that the server speaks WebSocket from now on, and nothing that
-// was not asked for: otherwise the bytes that follow would be a raw tunnel.
-func agreed(res *http.Response, key string) (io.ReadWriteCloser, error) {
-	h := res.Header
-	server, ok := res.Body.(io.ReadWriteCloser)
-	switch {
-	case !ok, !strings.EqualFold(h.Get("Upgrade"), "websocket"), !hasToken(h["Connection"], "upgrade"):
-		return nil, errors.New("the server switched to another protocol than WebSocket")
-	case h.Get("Sec-Websocket-Accept") != acceptFor(key):
-		return nil, errors.New("the server's WebSocket handshake is malformed")
-	case len(h["Sec-Websocket-Extensions"]) > 0:
-		return nil, errors.New("the server chose a WebSocket extension that was not offered")
-	}
-	return server, nil
-}
-
-// acceptFor is RFC 6455 section 4.2.2, item 5.4.
-func acceptFor(key string) string {
-	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
-	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
 func (x *exchange) switchProtocol(ctx context.Context, res *http.Response, server io.ReadWriteCloser) {
@@ -121,13 +85,13 @@ func (x *exchange) switchProtocol(ctx context.Context, res *http.Response, serve
 	client.SetDeadline(time.Time{})
 	x.kept = true
 	x.w, x.r, x.cc = nil, nil, nil // they keep the server's buffers alive
-	ws := &webSocket{e: x.e, flow: &x.flow}
+	socket := &webSocket{e: x.e, flow: &x.flow}
 	x.e.work.Go(func() {
 		defer x.end()
 		defer x.e.survive(client)
 		defer server.Close()
 		defer client.Close()
-		ws.relay(ctx, client, server)
+		socket.relay(ctx, client, server)
 	})
 }
 
@@ -145,10 +109,4 @@ func writeSwitch(c net.Conn, from http.Header) error {
 	b.WriteString("\r\n")
 	_, err := io.WriteString(c, b.String())
 	return err
-}
-
-// webSocket is one that was agreed on.
-type webSocket struct {
-	e    *Engine
-	flow *flow
 }
