@@ -74,6 +74,14 @@ func Open(path string, o Options) (*Writer, error) {
 // SetKeepAllowed changes what is kept, for a reload.
 func (w *Writer) SetKeepAllowed(keep bool) { w.keepAllowed.Store(keep) }
 
+// Path returns the path of the file, "-" for standard error.
+func (w *Writer) Path() string {
+	if w.path == "" {
+		return "-"
+	}
+	return w.path
+}
+
 // Errors returns how many records met an error, and the latest error.
 func (w *Writer) Errors() (uint64, error) {
 	w.mu.Lock()

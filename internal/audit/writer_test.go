@@ -80,6 +80,9 @@ func TestWriterKeeps(t *testing.T) {
 // link or pipe that somebody planted is not written through.
 func TestWriterFile(t *testing.T) {
 	w, path := open(t, Options{})
+	if w.Path() != path {
+		t.Errorf("path %q", w.Path())
+	}
 	put(t, w, Record{Host: "a"})
 	if st, err := os.Stat(path); err != nil || st.Mode().Perm()&^0o640 != 0 {
 		t.Errorf("mode %v, %v", st.Mode(), err)

@@ -212,7 +212,7 @@ func TestMethodsAndPaths(t *testing.T) {
 		{"GET", "/v1/files", nil, "path not allowed for api.example.com: /v1/files"},
 		{"GET", "", nil, "path not allowed for api.example.com: it is ambiguous"},
 		{"DELETE", "", nil, "method not allowed for api.example.com: DELETE"},
-		{"POST", "/v1/messages", http.Header{"X-Http-Method-Override": {"DELETE"}}, "method not allowed for api.example.com: POST"},
+		{"POST", "/v1/messages", http.Header{"X-Http-Method-Override": {"DELETE"}}, "method not allowed for api.example.com: POST with X-Http-Method-Override"},
 		{"POST", "/v1/messages", http.Header{"x-hTTP-method-override": {"get"}}, ""},
 		{"GET", "/v1/messages", http.Header{"X-Original-Url": {"/v1/files"}}, "path not allowed for api.example.com: it is ambiguous"},
 		{"GET", "/" + strings.Repeat("ä", 300), nil, "path not allowed for api.example.com: /" + strings.Repeat("ä", 99) + "…"},

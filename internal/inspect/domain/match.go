@@ -31,7 +31,7 @@ func (why refusal) reason(r *inspect.Request) string {
 	case unseen:
 		return fmt.Sprintf("tunnel not allowed for %s: its entry needs to see method or path", host)
 	case wrongMethod:
-		return fmt.Sprintf("method not allowed for %s: %s", host, clip(r.Method))
+		return fmt.Sprintf("method not allowed for %s: %s%s", host, clip(r.Method), overridden(r))
 	case ambiguousPath:
 		return fmt.Sprintf("path not allowed for %s: it is ambiguous", host)
 	case wrongPath:
@@ -100,12 +100,17 @@ func anyMethodIn(list []string, r *inspect.Request) bool {
 	if contains(list, r.Method, strings.EqualFold) {
 		return true
 	}
+	return overridden(r) != ""
+}
+
+// overridden names the header by which a request asks for another method.
+func overridden(r *inspect.Request) string {
 	for _, name := range methodOverrides {
 		if len(values(r.Header, name)) > 0 {
-			return true
+			return " with " + name
 		}
 	}
-	return false
+	return ""
 }
 
 func contains(list []string, s string, equal func(a, b string) bool) bool {
