@@ -37,9 +37,6 @@ type Summary struct {
 
 var _ Sink = (*Summary)(nil)
 
-// NewSummary returns an empty Summary.
-func NewSummary() *Summary { return &Summary{} }
-
 // Put counts a record. Policy reloads are no decision and are left out.
 func (s *Summary) Put(r Record) error {
 	if r.Kind == KindReload || r.Kind == KindReloadFail {

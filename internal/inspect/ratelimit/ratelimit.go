@@ -40,9 +40,6 @@ type State struct {
 	waiting int
 }
 
-// NewState returns no buckets yet.
-func NewState() *State { return &State{} }
-
 type bucket struct {
 	host   hostname.Name
 	tokens float64 // below zero when requests are held for tokens to come
