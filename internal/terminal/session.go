@@ -138,15 +138,14 @@ func (s *Session) update() {
 		s.raw = false
 		return
 	}
-	if s.raw {
-		return
+	if !s.raw {
+		if err := s.makeRaw(); err != nil {
+			return
+		}
+		s.raw = true
+		s.resize()
 	}
-	if err := s.makeRaw(); err != nil {
-		return
-	}
-	s.raw = true
-	s.resize()
-	select {
+	select { // also when nothing changed: copyIn may have looked at the wrong moment
 	case s.change <- struct{}{}:
 	default:
 	}
@@ -165,7 +164,9 @@ func (s *Session) makeRaw() error {
 	}
 	raw := *s.cooked
 	raw.Iflag &^= unix.IGNBRK | unix.BRKINT | unix.PARMRK | unix.ISTRIP | unix.INLCR | unix.IGNCR | unix.ICRNL | unix.IXON
-	raw.Oflag &^= unix.OPOST
+	if !s.config.Lazy { // else the other programs of the pipe go on printing to this terminal
+		raw.Oflag &^= unix.OPOST
+	}
 	raw.Lflag &^= unix.ECHO | unix.ECHONL | unix.ICANON | unix.ISIG | unix.IEXTEN
 	raw.Cflag = raw.Cflag&^(unix.CSIZE|unix.PARENB) | unix.CS8
 	raw.Cc[unix.VMIN], raw.Cc[unix.VTIME] = 1, 0
