@@ -225,8 +225,15 @@ func (e *Engine) newTransport(roots *x509.CertPool, http2 bool) *http.Transport 
 }
 
 // dialAuthority takes the authority that the engine itself wrote into the URL,
-// so that the name that was decided is the name that is dialled.
-func (e *Engine) dialAuthority(ctx context.Context, _, authority string) (net.Conn, error) {
+// so that the name that was decided is the name that is dialled. The transport
+// calls it in a goroutine of its own, where a panic would end the process.
+func (e *Engine) dialAuthority(ctx context.Context, _, authority string) (c net.Conn, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			e.log.Error("dialer failed", "panic", p)
+			c, err = nil, errors.New("the gateway failed")
+		}
+	}()
 	host, port, err := hostname.ParseAuthority(authority)
 	if err != nil {
 		return nil, err
