@@ -28,7 +28,7 @@ const (
 )
 
 // Resolver answers with the addresses of a name. An error or an empty answer
-// is a name that cannot be dialled.
+// is a name that cannot be dialled; the error says which name it was.
 type Resolver interface {
 	Lookup(ctx context.Context, name hostname.Name) ([]netip.Addr, error)
 }
@@ -153,7 +153,7 @@ func (d *Dialer) resolve(ctx context.Context, host hostname.Name) ([]netip.Addr,
 	addrs, err := d.Resolver.Lookup(ctx, host)
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("cannot resolve %s: %w", host, err)
+		return nil, err
 	case len(addrs) == 0:
 		return nil, fmt.Errorf("cannot resolve %s: it has no address", host)
 	}

@@ -510,3 +510,24 @@ func FuzzFrame(f *testing.F) {
 		}
 	})
 }
+
+// readerFunc is a Read.
+type readerFunc func(p []byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// A relay that waits for the next message holds no buffer of the last one.
+func TestIdleHoldsNoBuffer(t *testing.T) {
+	for name, on := range modes {
+		p := &pump{ctx: t.Context(), opt: &Options{OnMessage: on, MaxMessage: 1 << 20}, dir: ToClient,
+			from: &endpoint{conn: &sink{}}, to: &endpoint{conn: &sink{}}}
+		waited := false
+		p.r = io.MultiReader(bytes.NewReader(s(Text, strings.Repeat("x", 1000))), readerFunc(func([]byte) (int, error) {
+			waited = p.buf == nil
+			return 0, io.EOF
+		}))
+		if _ = p.run(); !waited {
+			t.Errorf("%s: a buffer is held", name)
+		}
+	}
+}
