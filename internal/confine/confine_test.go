@@ -87,7 +87,7 @@ func testOptions(dir string) Options {
 	o := Options{ReadWrite: []string{filepath.Join(dir, "rw"), "/proc"}, Devices: []string{"/dev"}, OpenFiles: 512}
 	exe, _ := os.Executable()
 	for _, p := range []string{"/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc", "/opt", "/var/lib", "/sys",
-		filepath.Dir(exe), os.Getenv("CONFINE_TEST_GOROOT")} {
+		exe, os.Getenv("CONFINE_TEST_GOROOT")} {
 		if _, err := os.Stat(p); err == nil && p != "" {
 			o.ReadOnly = append(o.ReadOnly, p)
 		}

@@ -325,13 +325,12 @@ func TestJobControlInside(t *testing.T) {
 	u := newUser(t)
 	u.keys("PS1='IN''SIDE> ' " + u.run + " bash --norc --noprofile --noediting -i\n")
 	u.expect("INSIDE> ")
-	u.keys("sleep 1000\n")
-	u.expect("sleep 1000\r\n")
+	u.keys("sh -c 'echo up; exec sleep 1000'\n")
+	u.expect("up\r\n")
 	u.keys("\x1a")
 	u.expect("Stopped")
 	u.expect("INSIDE> ")
-	u.keys("kill -9 %1; wait; exit 5\n")
-	u.expect("exit\r\n")
+	u.keys("kill -9 %1; fg; exit 5\n")
 	u.prompt()
 	u.keys("echo code=$?\n")
 	u.expect("code=5\r\n")
@@ -434,5 +433,14 @@ func TestReplace(t *testing.T) {
 	}
 	if _, err := Relay(t.Context(), master, r, w); err == nil {
 		t.Error("relays to a pipe")
+	}
+}
+
+func TestParent(t *testing.T) {
+	if got := parent(os.Getpid()); got != os.Getppid() {
+		t.Errorf("parent is %d, not %d", got, os.Getppid())
+	}
+	if got := parent(-1); got != 0 {
+		t.Errorf("nobody's parent is %d", got)
 	}
 }
