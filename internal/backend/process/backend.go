@@ -121,8 +121,9 @@ type Process struct {
 	gone    chan error
 	ended   chan struct{}
 
-	status cage.Status
-	err    error
+	status   cage.Status
+	err      error
+	findings []Finding
 }
 
 var _ cage.Process = (*Process)(nil)
@@ -156,9 +157,11 @@ func (p *Process) boot() error {
 func initCommand(spec cage.Spec, files ...*os.File) *exec.Cmd {
 	uid, gid := os.Geteuid(), os.Getegid()
 	cmd := &exec.Cmd{
-		Path:       "/proc/self/exe",
-		Args:       []string{initName},
-		Env:        []string{},
+		Path: "/proc/self/exe",
+		Args: []string{initName},
+		// One thread at a time and no collector: init does one thing after
+		// the other, and every thread has to be confined.
+		Env:        []string{"GOMAXPROCS=1", "GOGC=off"},
 		Dir:        "/",
 		ExtraFiles: files,
 		SysProcAttr: &syscall.SysProcAttr{
@@ -427,7 +430,9 @@ func (p *Process) release() error {
 		p.refused.close()
 	}
 	p.scope.remove()
-	return p.guards.release()
+	err := p.guards.release()
+	p.findings = p.guards.findings(p.started)
+	return err
 }
 
 func (p *Process) tell(m message) error {

@@ -2,7 +2,6 @@ package process
 
 import (
 	"bytes"
-	"context"
 	"io"
 	"net"
 	"os"
@@ -18,6 +17,9 @@ func TestMain(m *testing.M) {
 	MaybeInit()
 	if len(os.Args) > 2 && os.Args[1] == probeArg {
 		os.Exit(probe(os.Args[2], os.Args[3:]))
+	}
+	if len(os.Args) == 3 && os.Args[1] == ownerArg {
+		os.Exit(owner(os.Args[2]))
 	}
 	os.Exit(m.Run())
 }
@@ -168,5 +170,3 @@ func serve(ln net.Listener) {
 		c.Close()
 	}
 }
-
-var _ = context.Background

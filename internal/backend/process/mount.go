@@ -3,7 +3,6 @@ package process
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path"
 	"strings"
 
@@ -18,6 +17,7 @@ const (
 	opBind    = "bind"    // a host file or tree
 	opDir     = "dir"     // a directory
 	opFile    = "file"    // a file with content
+	opCopy    = "copy"    // a copy of a small file of the host
 	opSymlink = "symlink" // a link
 	opProc    = "proc"    // /proc of the cage
 	opPts     = "devpts"  // terminals of the cage
@@ -110,6 +110,8 @@ func (v *view) run(o op) error {
 		err = v.dir(o)
 	case opFile:
 		err = v.file(o)
+	case opCopy:
+		err = v.copy(o)
 	case opSymlink:
 		err = v.symlink(o)
 	case opProc:
@@ -220,10 +222,42 @@ func (v *view) file(o op) error {
 	if err != nil {
 		return err
 	}
-	f := os.NewFile(uintptr(fd), o.Dest)
-	defer f.Close()
-	_, err = f.Write(o.Data)
-	return err
+	defer unix.Close(fd)
+	for data := o.Data; len(data) > 0; {
+		n, err := unix.Write(fd, data)
+		if err != nil {
+			return err
+		}
+		data = data[n:]
+	}
+	return nil
+}
+
+// maxCopy is the size up to which a file of /etc is copied rather than
+// mounted: a mount costs more.
+const maxCopy = 64 << 10
+
+func (v *view) copy(o op) error {
+	path, err := open(v.old, o.Src)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(path)
+	if _, err := check(path, o); err != nil {
+		return err
+	}
+	fd, err := unix.Openat2(v.old, relative(o.Src), &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK, Resolve: noLinks})
+	if err != nil {
+		return nil // not for this user to read
+	}
+	defer unix.Close(fd)
+	o.Data = make([]byte, maxCopy)
+	n, err := unix.Read(fd, o.Data)
+	if err != nil {
+		return err
+	}
+	o.Data, o.Mode = o.Data[:n], 0o644
+	return v.file(o)
 }
 
 func (v *view) symlink(o op) error {
@@ -319,10 +353,11 @@ func (v *view) proc(o op) error {
 	}
 	defer unix.Close(null)
 	for _, name := range procMasked {
-		at, err := open(v.root, o.Dest+"/"+name)
-		if err == unix.ENOENT {
+		// What nobody can read needs no mask. Init may more than the command.
+		if unix.Access(o.Dest+"/"+name, unix.R_OK) != nil {
 			continue
 		}
+		at, err := open(v.root, o.Dest+"/"+name)
 		if err == nil {
 			err = graft(null, at, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC)
 			unix.Close(at)

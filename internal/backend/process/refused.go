@@ -136,9 +136,8 @@ func sleepUntil(f *os.File, t time.Time) bool {
 	return f.SetReadDeadline(t) == nil
 }
 
-// parseRefusal reads an IP packet that the filter let through. The addresses
-// of a TCP reset and of an ICMP error are those of the destination that
-// refused, which is what the agent tried.
+// parseRefusal reads an IP packet that the filter let through. The source of a
+// TCP reset is the destination that the agent tried.
 func parseRefusal(b []byte) (kind string, dest netip.AddrPort, detail string, ok bool) {
 	if len(b) < 20 {
 		return "", netip.AddrPort{}, "", false
@@ -171,24 +170,29 @@ func classify(proto byte, src, dst netip.Addr, p []byte) (string, netip.AddrPort
 	case proto == protoICMP && p[0] == icmpEcho, proto == protoICMPv6 && p[0] == icmpv6Echo:
 		return audit.KindICMP, netip.AddrPortFrom(dst, 0), "echo request", true
 	case proto == protoICMP && p[0] == icmpUnreachable, proto == protoICMPv6 && p[0] == icmpv6Unreachable:
-		port, ok := quotedPort(p[8:])
-		return audit.KindUDP, netip.AddrPortFrom(src, port), "", ok
+		dest, ok := quoted(p[8:])
+		return audit.KindUDP, dest, "", ok
 	}
 	return "", netip.AddrPort{}, "", false
 }
 
-// quotedPort is the destination port of the UDP datagram that an ICMP error
-// quotes (RFC 792, RFC 4443 section 3.1).
-func quotedPort(q []byte) (uint16, bool) {
-	if len(q) < 1 {
-		return 0, false
+// quoted is the destination of the UDP datagram that an ICMP error quotes
+// (RFC 792, RFC 4443 section 3.1). The error's own source is another address
+// with IPv6.
+func quoted(q []byte) (netip.AddrPort, bool) {
+	if len(q) < 20 {
+		return netip.AddrPort{}, false
 	}
 	h, proto := 40, 6
 	if q[0]>>4 == 4 {
 		h, proto = int(q[0]&0xf)*4, 9
 	}
 	if h < 20 || len(q) < h+4 || q[proto] != protoUDP {
-		return 0, false
+		return netip.AddrPort{}, false
 	}
-	return binary.BigEndian.Uint16(q[h+2:]), true
+	dest := netip.AddrFrom4([4]byte(q[16:]))
+	if q[0]>>4 != 4 {
+		dest = netip.AddrFrom16([16]byte(q[24:]))
+	}
+	return netip.AddrPortFrom(dest, binary.BigEndian.Uint16(q[h+2:])), true
 }

@@ -134,7 +134,18 @@ func (p *plan) show(path string) {
 		}
 	case m.IsDir() || m.IsRegular():
 		id := idOf(st)
-		p.do(op{Kind: opBind, Dest: path, Src: path, Dev: id.dev, Ino: id.ino, Optional: true})
+		o := op{Kind: opBind, Dest: path, Src: path, Dev: id.dev, Ino: id.ino, Optional: true}
+		if m.IsRegular() && st.Size() <= maxCopy && within(path, "/etc") {
+			o.Kind = opCopy
+		}
+		p.do(o)
+		p.readable(path)
+	}
+}
+
+// readable lets the cage read a path, unless it may already.
+func (p *plan) readable(path string) {
+	if !slices.ContainsFunc(p.launch.ReadOnly, func(dir string) bool { return within(path, dir) }) {
 		p.launch.ReadOnly = append(p.launch.ReadOnly, path)
 	}
 }
