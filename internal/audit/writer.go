@@ -39,7 +39,8 @@ type Writer struct {
 
 	mu      sync.Mutex
 	file    *os.File
-	path    string // "" when the file is not ours to rotate
+	path    string // "" for standard error
+	device  bool   // a character device, which is neither capped nor renamed
 	size    int64
 	max     int64
 	torn    bool // the file does not end in a newline
@@ -153,7 +154,7 @@ func (w *Writer) put(r *Record) error {
 // when somebody else moved ours away. The open file stays in use until a new
 // one is there, so no record is lost between the two.
 func (w *Writer) makeRoom(now time.Time) error {
-	if w.path == "" {
+	if w.path == "" || w.device {
 		return nil
 	}
 	full := w.size+int64(len(w.buf)) > w.max && w.size > 0
@@ -190,9 +191,6 @@ func (w *Writer) isOurs() (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("cannot check audit file: %w", err)
 	}
-	if !open.Mode().IsRegular() {
-		return true, nil
-	}
 	return os.SameFile(named, open), nil
 }
 
@@ -202,7 +200,7 @@ func (w *Writer) reopen(flags int) error {
 	if err != nil {
 		return fmt.Errorf("cannot open audit file: %w", err)
 	}
-	size, torn, err := examine(f)
+	size, torn, device, err := examine(f)
 	if err != nil {
 		f.Close()
 		return fmt.Errorf("cannot use audit file %s: %w", w.path, err)
@@ -213,32 +211,32 @@ func (w *Writer) reopen(flags int) error {
 	if w.torn && len(w.buf) > 0 && w.buf[0] == '\n' && !torn {
 		w.buf = w.buf[1:] // the newline was for the file before
 	}
-	w.file, w.size, w.torn = f, size, torn
+	w.file, w.size, w.torn, w.device = f, size, torn, device
 	return nil
 }
 
 // examine takes access from others and finds out how the file ends.
-func examine(f *os.File) (size int64, torn bool, err error) {
+func examine(f *os.File) (size int64, torn, device bool, err error) {
 	st, err := f.Stat()
 	switch {
 	case err != nil:
-		return 0, false, err
+		return 0, false, false, err
 	case st.Mode()&fs.ModeCharDevice != 0:
-		return 0, false, nil
+		return 0, false, true, nil
 	case !st.Mode().IsRegular():
-		return 0, false, errors.New("it is no regular file")
+		return 0, false, false, errors.New("it is no regular file")
 	}
 	if st.Mode().Perm()&^0o640 != 0 {
 		if err := f.Chmod(st.Mode().Perm() & 0o640); err != nil {
-			return 0, false, err
+			return 0, false, false, err
 		}
 	}
 	if st.Size() == 0 {
-		return 0, false, nil
+		return 0, false, false, nil
 	}
 	var last [1]byte
 	if _, err := f.ReadAt(last[:], st.Size()-1); err != nil && err != io.EOF {
-		return 0, false, err
+		return 0, false, false, err
 	}
-	return st.Size(), last[0] != '\n', nil
+	return st.Size(), last[0] != '\n', false, nil
 }

@@ -326,3 +326,27 @@ func BenchmarkWriterPut(b *testing.B) {
 		}
 	}
 }
+
+// TestWriterLeavesDevicesAlone keeps the rotation from renaming /dev/null,
+// which root can do and nobody wants.
+func TestWriterLeavesDevicesAlone(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "device")
+	if err := syscall.Mknod(path, syscall.S_IFCHR|0o666, 1<<8|3); err != nil {
+		t.Skip("needs root: cannot make a device node")
+	}
+	w, err := Open(path, Options{MaxBytes: 100})
+	if err != nil {
+		t.Skip("needs root: cannot open a device node here")
+	}
+	defer w.Close()
+	for range 10 {
+		if err := w.Put(Record{Host: "example.com", Reason: strings.Repeat("x", 50)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 1 || entries[0].Type()&os.ModeCharDevice == 0 {
+		t.Fatalf("the device was rotated: %v, %v", entries, err)
+	}
+}
