@@ -38,7 +38,10 @@ var probes = map[string]func() bool{
 	"Go tool chain":        func() bool { return program("go") },
 	"Python requests":      func() bool { return succeeds("python3", "-c", "import requests") },
 	"git http-backend":     gitBackend,
-	"agentcage binary":     func() bool { return os.Getenv("AGENTCAGE_BIN") != "" },
+	// The race detector needs cgo; what cannot be tested with it is tested
+	// again without it, and only there the skip has no excuse.
+	"CGO_ENABLED=0":    func() bool { return os.Getenv("CGO_ENABLED") == "0" },
+	"agentcage binary": func() bool { return os.Getenv("AGENTCAGE_BIN") != "" },
 }
 
 // has reports whether the machine has need, and whether need is a word that
