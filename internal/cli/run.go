@@ -1,0 +1,399 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/agentcage/agentcage/internal/audit"
+	"github.com/agentcage/agentcage/internal/backend/process"
+	"github.com/agentcage/agentcage/internal/cage"
+	"github.com/agentcage/agentcage/internal/config"
+	"github.com/agentcage/agentcage/internal/gateway"
+)
+
+// drainTime is how long responses that are under way may take to finish after
+// the command has ended. Nobody is left to read them, so it is short.
+const drainTime = 2 * time.Second
+
+type runFlags struct {
+	config         string
+	allow          []string
+	env            []string
+	readWrite      []string
+	readOnly       []string
+	allowSensitive []string
+	unguarded      []string
+	without        []string
+	name           string
+	isolation      string
+	audit          string
+	summary        bool
+	noSummary      bool
+	quiet          bool
+}
+
+func newRun() *cobra.Command {
+	var f runFlags
+	c := &cobra.Command{
+		Use:   "run [flags] -- COMMAND [ARG...]",
+		Short: "Run a command in a cage",
+		Long: `Run starts COMMAND in a cage made of Linux namespaces: no image, no daemon, no
+root. The command sees the system's programs, a home of its own and the working
+directory. Its network ends at the gateway, which lets through what --allow or
+the config names and nothing else.
+
+Without a config and without --allow nothing is reachable.
+
+Exit codes: that of COMMAND, 128+N when signal N ended it, 126 and 127 when it
+could not be executed or found, 2 when a flag or the config is wrong, 125 when
+the cage could not be made.`,
+		Example: `  agentcage run --allow api.anthropic.com -- claude
+  agentcage run --allow github.com -- git clone https://github.com/OWNER/REPO
+  agentcage run -c cage.yaml --env CI=1 -- make test`,
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return &exitError{exitUsage, withHint(errors.New("cannot run: no command is given"),
+					"agentcage run --allow HOST -- COMMAND [ARG...]")}
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, args []string) error { return run(c, f, args) },
+	}
+	f.register(c)
+	return c
+}
+
+func (f *runFlags) register(c *cobra.Command) {
+	fs := c.Flags()
+	fs.SetInterspersed(false) // COMMAND's flags are its own, with or without --
+	fs.StringVarP(&f.config, "config", "c", "", "config `FILE` (default: cage.yaml in the working directory, if trusted)")
+	fs.StringArrayVar(&f.allow, "allow", nil, "`DOMAIN` to allow with everything under it (=DOMAIN: exactly it; DOMAIN:PORT); repeatable")
+	fs.StringArrayVar(&f.env, "env", nil, "`K=V` for the command, or K to pass yours on; repeatable")
+	fs.StringArrayVar(&f.readWrite, "rw", nil, "`PATH` to show read-write; repeatable")
+	fs.StringArrayVar(&f.readOnly, "ro", nil, "`PATH` to show read-only; repeatable")
+	fs.StringArrayVar(&f.allowSensitive, "allow-sensitive", nil, "`PATH` that holds credentials and may be shown all the same; repeatable")
+	fs.StringArrayVar(&f.unguarded, "unguard", nil, "`PATH` in the working directory that stays writable although this machine runs it later (such as .vscode); repeatable")
+	fs.StringArrayVar(&f.without, "without", nil, "`LAYER` of confinement to go without when this machine does not have it; repeatable")
+	fs.StringVar(&f.name, "name", "", "name of the cage (default: the config's, or the directory's)")
+	fs.StringVar(&f.isolation, "isolation", "", "how the cage is made: process (default)")
+	fs.StringVar(&f.audit, "audit", "", "audit log `FILE`, - for standard error (default: in the state directory)")
+	fs.BoolVar(&f.summary, "summary", false, "print the summary even when there was no traffic")
+	fs.BoolVar(&f.noSummary, "no-summary", false, "do not print the summary")
+	fs.BoolVarP(&f.quiet, "quiet", "q", false, "print nothing but errors")
+	c.MarkFlagsMutuallyExclusive("summary", "no-summary")
+}
+
+func run(c *cobra.Command, f runFlags, args []string) error {
+	cfg, err := f.load(c)
+	if err != nil {
+		return err
+	}
+	spec, err := f.spec(cfg, args)
+	if err != nil {
+		return &exitError{exitUsage, err}
+	}
+	if f.audit == "" {
+		if f.audit, err = defaultAudit(spec.Name); err != nil {
+			return &exitError{exitNotRun, err}
+		}
+	}
+	writer, err := audit.Open(f.audit, audit.Options{KeepAllowed: cfg.Logging.AllowedRequests})
+	if err != nil {
+		return &exitError{exitNotRun, err}
+	}
+	defer writer.Close()
+	totals := &audit.Summary{}
+	status, err := runCage(c.Context(), cfg, &spec, audit.Multi(writer, totals))
+	if err != nil {
+		return &exitError{exitNotRun, err}
+	}
+	if !f.quiet && !f.noSummary {
+		printSummary(os.Stderr, totals, f.summary, f.audit)
+	}
+	if status.Code != 0 {
+		return &exitError{status.Code, nil}
+	}
+	return nil
+}
+
+// runCage makes the gateway and the cage, runs the command to its end, and
+// leaves nothing behind.
+func runCage(ctx context.Context, cfg *config.Config, spec *cage.Spec, sink audit.Sink) (cage.Status, error) {
+	gw, err := gateway.New(gateway.Options{Config: cfg, Audit: sink, Name: spec.Name, HostNetwork: true})
+	if err != nil {
+		return cage.Status{}, err
+	}
+	defer shutdown(gw)
+	spec.CA = gw.CACertificate()
+	spec.Ports = gw.Ports()
+
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2)
+	defer signal.Stop(signals)
+
+	p, err := process.Backend{}.Start(ctx, *spec, gw.Attach)
+	if err != nil {
+		return cage.Status{}, err
+	}
+	done := make(chan struct{})
+	defer close(done)
+	go forward(p, signals, done)
+	return p.Wait()
+}
+
+func forward(p cage.Process, signals <-chan os.Signal, done <-chan struct{}) {
+	for {
+		select {
+		case s := <-signals:
+			// The command may have ended in this very moment.
+			_ = p.Signal(s.(syscall.Signal))
+		case <-done:
+			return
+		}
+	}
+}
+
+func shutdown(gw *gateway.Gateway) {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+	defer cancel()
+	// Connections that are still open are cut when the time is over,
+	// which is what is wanted here.
+	_ = gw.Shutdown(ctx)
+}
+
+// load finds the config and adds the flags to it.
+func (f *runFlags) load(c *cobra.Command) (*config.Config, error) {
+	cfg, err := f.file(c)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Isolation != "" && f.isolation == "" {
+		f.isolation = cfg.Isolation
+	}
+	if f.isolation != "" && f.isolation != "process" {
+		return nil, &exitError{exitUsage, withHint(
+			fmt.Errorf("cannot run with isolation %q: this version has only process", f.isolation),
+			"add --isolation process")}
+	}
+	if err := refuseUnenforced(cfg); err != nil {
+		return nil, err
+	}
+	if err := cfg.Allow(f.allow...); err != nil {
+		return nil, &exitError{exitUsage, err}
+	}
+	return cfg, nil
+}
+
+func (f *runFlags) file(c *cobra.Command) (*config.Config, error) {
+	if f.config != "" {
+		cfg, err := loadConfig(f.config)
+		if err != nil {
+			return nil, err
+		}
+		// Naming the file is the decision. That it cannot be recorded
+		// does not take it back.
+		_ = recordTrust(cfg)
+		return cfg, nil
+	}
+	cfg, err := projectConfig(os.Stdin, c.ErrOrStderr(), isTerminal(os.Stdin) && isTerminal(os.Stderr))
+	if err != nil || cfg != nil {
+		return cfg, err
+	}
+	return withoutFile(), nil
+}
+
+// withoutFile is the config of a run that has none. A person who types a host
+// on the command line wants npm install to be slow rather than to fail, so a
+// request over the rate is held instead of refused.
+func withoutFile() *config.Config {
+	cfg := config.Default()
+	cfg.RateLimit = config.RateLimit{RequestsPerSecond: 50, Burst: 200, Wait: 30 * time.Second}
+	return cfg
+}
+
+// refuseUnenforced stops at a config that asks for a check this version cannot
+// make: running without it would be worse than not running.
+func refuseUnenforced(cfg *config.Config) error {
+	if len(cfg.Unenforced) == 0 {
+		return nil
+	}
+	p := cfg.Unenforced[0]
+	return &exitError{exitUsage, withHint(
+		fmt.Errorf("%s:%d:%d: cannot enforce %s: this version has no code for it yet", cfg.File, p.Line, p.Column, p.Key),
+		"remove the section to go without it")}
+}
+
+// spec turns flags and config into what the backend needs.
+func (f *runFlags) spec(cfg *config.Config, args []string) (cage.Spec, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return cage.Spec{}, fmt.Errorf("cannot find the working directory: %w", err)
+	}
+	spec := cage.Spec{
+		Name:    firstOf(f.name, cfg.Name, nameFor(dir)),
+		Command: args,
+		Dir:     dir,
+		Limits: cage.Limits{
+			MemoryBytes: cfg.Process.MemoryBytes,
+			CPUs:        cfg.Process.CPUs,
+			Processes:   cfg.Process.Processes,
+			OpenFiles:   cfg.Process.OpenFiles,
+		},
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
+	}
+	if !config.ValidName(spec.Name) {
+		return spec, withHint(fmt.Errorf("cannot use name %q", spec.Name), "a name has lower-case letters, digits and hyphens, 63 at most")
+	}
+	if spec.Env, err = environment(cfg.Process.Env, f.env); err != nil {
+		return spec, err
+	}
+	for _, l := range f.without {
+		spec.Without = append(spec.Without, cage.Layer(l))
+	}
+	spec.Unguarded = append(append(spec.Unguarded, cfg.Process.Unguarded...), f.unguarded...)
+	return spec, errors.Join(
+		absolute(&spec.ReadWrite, cfg.Process.ReadWrite, f.readWrite),
+		absolute(&spec.ReadOnly, cfg.Process.ReadOnly, f.readOnly),
+		absolute(&spec.AllowSensitive, cfg.Process.AllowSensitive, f.allowSensitive),
+		protectConfig(&spec, cfg),
+		persistHome(&spec, cfg),
+	)
+}
+
+// protectConfig keeps the agent from writing the policy of its next run.
+func protectConfig(spec *cage.Spec, cfg *config.Config) error {
+	if cfg.File == "" {
+		return nil
+	}
+	return absolute(&spec.ReadOnly, []string{cfg.File})
+}
+
+func persistHome(spec *cage.Spec, cfg *config.Config) error {
+	if cfg.Process.Home != "persist" {
+		return nil
+	}
+	dir, err := stateDir("homes", spec.Name)
+	spec.PersistentHome = dir
+	return err
+}
+
+func absolute(to *[]string, lists ...[]string) error {
+	for _, list := range lists {
+		for _, p := range list {
+			abs, err := filepath.Abs(p)
+			if err != nil {
+				return fmt.Errorf("cannot use path %s: %w", p, err)
+			}
+			*to = append(*to, abs)
+		}
+	}
+	return nil
+}
+
+// environment adds the flags to the config's variables. Nothing comes from
+// our own environment that was not named.
+func environment(fromConfig map[string]string, flags []string) ([]string, error) {
+	var env []string
+	for _, k := range sortedKeys(fromConfig) {
+		env = append(env, k+"="+fromConfig[k])
+	}
+	for _, kv := range flags {
+		k, v, given := strings.Cut(kv, "=")
+		if !given {
+			var set bool
+			if v, set = os.LookupEnv(k); !set {
+				return nil, withHint(fmt.Errorf("cannot pass on %s: it is not set here", k), "write --env "+k+"=VALUE")
+			}
+		}
+		if k == "" || strings.ContainsRune(k+v, 0) {
+			return nil, fmt.Errorf("cannot use --env %q", kv)
+		}
+		env = append(env, k+"="+v)
+	}
+	return env, nil
+}
+
+// defaultAudit is where a cage's log goes when nobody said: without a log there
+// is no cage.
+func defaultAudit(name string) (string, error) {
+	dir, err := stateDir("cages", name)
+	return filepath.Join(dir, "audit.jsonl"), err
+}
+
+// printSummary says what left the cage and what did not.
+func printSummary(w io.Writer, totals *audit.Summary, always bool, log string) {
+	rows := totals.Snapshot()
+	if len(rows) == 0 {
+		if always {
+			fmt.Fprintln(w, "agentcage: nothing tried to leave the cage")
+		}
+		return
+	}
+	counts := map[string]int{}
+	for _, r := range rows {
+		counts[r.Decision] += r.Count
+	}
+	fmt.Fprintf(w, "\nagentcage: %s, %s, %s\n",
+		paint(green, fmt.Sprintf("%d allowed", counts["allowed"])),
+		paint(yellow, fmt.Sprintf("%d flagged", counts["flagged"])),
+		paint(red, fmt.Sprintf("%d blocked", counts["blocked"])))
+	for _, r := range rows {
+		fmt.Fprintf(w, "  %6d %s %s", r.Count, paint(colourOf(r.Decision), fmt.Sprintf("%-8s", r.Decision)), printable(r.Host))
+		if r.Reason != "" {
+			fmt.Fprintf(w, "  %s", printable(r.Reason))
+		}
+		fmt.Fprintln(w)
+	}
+	if counts["blocked"]+counts["flagged"] > 0 && log != "" && log != "-" {
+		fmt.Fprintf(w, "  the audit log is %s\n", printable(log))
+	}
+}
+
+func colourOf(decision string) string {
+	switch decision {
+	case "allowed":
+		return green
+	case "flagged":
+		return yellow
+	default:
+		return red
+	}
+}
+
+func firstOf(list ...string) string {
+	for _, s := range list {
+		if s != "" {
+			return s
+		}
+	}
+	return ""
+}
+
+// nameFor makes a cage's name out of its directory's.
+func nameFor(dir string) string {
+	name := strings.Map(func(r rune) rune {
+		switch {
+		case 'A' <= r && r <= 'Z':
+			return r + 'a' - 'A'
+		case 'a' <= r && r <= 'z', '0' <= r && r <= '9':
+			return r
+		default:
+			return '-'
+		}
+	}, filepath.Base(dir))
+	name = strings.Trim(name, "-")
+	if len(name) > 63 {
+		name = strings.Trim(name[:63], "-")
+	}
+	return firstOf(name, "cage")
+}

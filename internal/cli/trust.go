@@ -1,0 +1,237 @@
+package cli
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/agentcage/agentcage/internal/config"
+)
+
+// A cage.yaml that lies in the working directory came with a repository, or
+// may have been written by the last agent that worked there. It can open
+// hosts and mount paths, so it is used only after a person has seen what it
+// does: by naming it with -c, by answering yes, or with 'agentcage trust'.
+// The decision is for these very bytes (docs/adr/0004).
+
+// defaultConfig is the file that run looks for in the working directory.
+const defaultConfig = "cage.yaml"
+
+// trusted is the record of one decision.
+type trusted struct {
+	Path   string `json:"path"`
+	SHA256 string `json:"sha256"`
+}
+
+func newTrust() *cobra.Command {
+	var forget bool
+	c := &cobra.Command{
+		Use:   "trust [FILE]",
+		Short: "Allow a cage.yaml to be used without naming it",
+		Long: `Trust shows what a config does to this machine and records that you have seen it.
+From then on 'agentcage run' uses the file when it finds it in the working
+directory, until its content changes. The default FILE is cage.yaml.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			file := defaultConfig
+			if len(args) == 1 {
+				file = args[0]
+			}
+			if forget {
+				return forgetTrust(file)
+			}
+			cfg, err := loadConfig(file)
+			if err != nil {
+				return err
+			}
+			fmt.Fprint(c.OutOrStdout(), effects(cfg))
+			return recordTrust(cfg)
+		},
+	}
+	c.Flags().BoolVar(&forget, "forget", false, "take the decision back")
+	return c
+}
+
+// projectConfig returns the config of the working directory, or nil when there
+// is none. A file that nobody has decided about is an error, or a question
+// when there is somebody to ask.
+func projectConfig(in *os.File, out io.Writer, ask bool) (*config.Config, error) {
+	if _, err := os.Lstat(defaultConfig); errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	cfg, err := loadConfig(defaultConfig)
+	if err != nil {
+		return nil, err
+	}
+	if isTrusted(cfg) {
+		return cfg, nil
+	}
+	if ask && confirm(in, out, cfg) {
+		return cfg, recordTrust(cfg)
+	}
+	return nil, &exitError{exitUsage, withHint(
+		errors.New("cannot use cage.yaml: it is new or has changed, and nobody has agreed to it"),
+		"read it, then run 'agentcage trust', or name it with '-c cage.yaml'",
+		"this file came with the directory: it decides what a cage may reach and see")}
+}
+
+func confirm(in *os.File, out io.Writer, cfg *config.Config) bool {
+	fmt.Fprintf(out, "%s is new or has changed since you last used it.\n%sUse it? [y/N] ", cfg.File, effects(cfg))
+	line, err := bufio.NewReader(in).ReadString('\n')
+	return err == nil && strings.EqualFold(strings.TrimSpace(line), "y")
+}
+
+// effects lists everything a config does beyond the cage itself, one a line.
+func effects(cfg *config.Config) string {
+	var b strings.Builder
+	line := func(what string, items ...string) {
+		if len(items) > 0 {
+			fmt.Fprintf(&b, "  %-22s %s\n", what, printable(strings.Join(items, ", ")))
+		}
+	}
+	line("hosts it opens", entryNames(cfg.Domains)...)
+	line("hosts not inspected", names(cfg.Domains.Passthrough)...)
+	line("private addresses", privateNames(cfg)...)
+	line("addresses it sets", hostLines(cfg)...)
+	line("extra authorities", cfg.Upstream.CAFiles...)
+	line("upstream proxy", nonEmpty(cfg.Upstream.Proxy)...)
+	line("DNS servers", cfg.Upstream.DNSServers...)
+	line("paths read-write", cfg.Process.ReadWrite...)
+	line("paths read-only", cfg.Process.ReadOnly...)
+	line("credentials it shows", cfg.Process.AllowSensitive...)
+	line("guards it lifts", cfg.Process.Unguarded...)
+	line("environment", sortedKeys(cfg.Process.Env)...)
+	return b.String()
+}
+
+func entryNames(d config.Domains) []string {
+	if d.Mode == config.Blocklist {
+		return append([]string{"everything but"}, names(d.Entries)...)
+	}
+	if len(d.Entries) == 0 {
+		return []string{"none"}
+	}
+	return names(d.Entries)
+}
+
+func names(entries []config.Entry) []string {
+	var out []string
+	for _, e := range entries {
+		out = append(out, e.Host.String())
+	}
+	return out
+}
+
+func privateNames(cfg *config.Config) []string {
+	var out []string
+	for _, p := range cfg.Upstream.AllowPrivate {
+		out = append(out, p.Name.String()+p.Range)
+	}
+	for _, e := range cfg.Domains.Entries {
+		if e.Private {
+			out = append(out, e.Host.String())
+		}
+	}
+	return out
+}
+
+func hostLines(cfg *config.Config) []string {
+	var out []string
+	for name, addr := range cfg.Upstream.Hosts {
+		out = append(out, name.String()+"="+addr.String())
+	}
+	sort.Strings(out)
+	return out
+}
+
+func nonEmpty(s string) []string {
+	if s == "" {
+		return nil
+	}
+	return []string{s}
+}
+
+func sortedKeys(m map[string]string) []string {
+	var out []string
+	for k := range m {
+		out = append(out, k)
+	}
+	sort.Strings(out)
+	return out
+}
+
+func isTrusted(cfg *config.Config) bool {
+	record, err := trustFile(cfg.File)
+	if err != nil {
+		return false
+	}
+	raw, err := os.ReadFile(record)
+	if err != nil {
+		return false
+	}
+	var t trusted
+	return json.Unmarshal(raw, &t) == nil && t.SHA256 == cfg.Sum
+}
+
+func recordTrust(cfg *config.Config) error {
+	record, err := trustFile(cfg.File)
+	if err != nil {
+		return err
+	}
+	abs, err := filepath.Abs(cfg.File)
+	if err != nil {
+		return fmt.Errorf("cannot record the decision: %w", err)
+	}
+	raw, err := json.Marshal(trusted{Path: abs, SHA256: cfg.Sum})
+	if err == nil {
+		err = writeAtomic(record, raw)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot record the decision: %w", err)
+	}
+	return nil
+}
+
+func forgetTrust(file string) error {
+	record, err := trustFile(file)
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(record); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cannot take the decision back: %w", err)
+	}
+	return nil
+}
+
+// trustFile names the record by the file's real path, so that a directory
+// cannot be trusted through a link and then be another one.
+func trustFile(file string) (string, error) {
+	dir, err := stateDir("trust")
+	if err != nil {
+		return "", err
+	}
+	abs, err := filepath.Abs(file)
+	if err != nil {
+		return "", fmt.Errorf("cannot find %s: %w", file, err)
+	}
+	if real, err := filepath.EvalSymlinks(abs); err == nil {
+		abs = real
+	}
+	return filepath.Join(dir, sum([]byte(abs))+".json"), nil
+}
+
+func sum(data []byte) string {
+	h := sha256.Sum256(data)
+	return hex.EncodeToString(h[:])
+}

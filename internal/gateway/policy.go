@@ -1,0 +1,45 @@
+package gateway
+
+import (
+	"context"
+
+	"github.com/agentcage/agentcage/internal/config"
+	"github.com/agentcage/agentcage/internal/hostname"
+	"github.com/agentcage/agentcage/internal/inspect"
+	"github.com/agentcage/agentcage/internal/inspect/bodysize"
+	"github.com/agentcage/agentcage/internal/inspect/domain"
+	"github.com/agentcage/agentcage/internal/inspect/ratelimit"
+)
+
+// policy is everything that a config decides about requests. It is immutable;
+// only the token buckets in it outlive a reload.
+type policy struct {
+	domains *domain.Inspector
+	chain   *inspect.Chain
+}
+
+func newPolicy(c *config.Config, buckets *ratelimit.State) (*policy, error) {
+	domains, err := domain.New(c.Domains)
+	if err != nil {
+		return nil, err
+	}
+	return &policy{domains: domains, chain: inspect.NewChain(
+		// Order matters. The domain comes first, so that buckets are
+		// kept for allowed hosts only and an agent cannot fill the
+		// table with names of its own.
+		domains,
+		ratelimit.New(c.RateLimit, buckets).KeyBy(domains.Listed),
+		bodysize.New(c.MaxRequestBody),
+	)}, nil
+}
+
+// Decide implements proxy.Policy. It is the only place where a request is
+// decided, whatever the way it came.
+func (p *policy) Decide(ctx context.Context, r *inspect.Request) inspect.Verdict {
+	return p.chain.Decide(ctx, r)
+}
+
+// Passthrough implements proxy.Policy.
+func (p *policy) Passthrough(host hostname.Name, port uint16) bool {
+	return p.domains.Passthrough(host, port)
+}
