@@ -127,7 +127,7 @@ var honestChecks = []check{
 	}},
 	{"alt-svc-removed", "27", func(t *testing.T, s *suite) {
 		in := s.cage(t)
-		r := in.works(wire.Ask{Do: "raw", Network: "tcp", Addr: s.world.at("203.0.113.1"), Data: []byte("GET / HTTP/1.1\r\nHost: " + s.world.at(goodHost) + "\r\nConnection: close\r\n\r\n")})
+		r := in.works(wire.Ask{Do: "raw", Open: true, Network: "tcp", Addr: s.world.at("203.0.113.1"), Data: []byte("GET / HTTP/1.1\r\nHost: " + s.world.at(goodHost) + "\r\nConnection: close\r\n\r\n")})
 		if !strings.Contains(r.Text(), " 200 ") || strings.Contains(strings.ToLower(r.Text()), "alt-svc") {
 			t.Errorf("the agent was told %q", clip(r.Text()))
 		}

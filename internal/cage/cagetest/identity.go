@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/agentcage/agentcage/internal/audit"
 	"github.com/agentcage/agentcage/internal/cage/cagetest/wire"
 )
 
@@ -42,7 +43,7 @@ var identityChecks = []check{
 		in := s.cage(t)
 		proxy := in.proxy()
 		send := func(host string) wire.Reply {
-			return in.works(wire.Ask{Do: "raw", Network: "tcp", Addr: proxy, Data: fmt.Appendf(nil,
+			return in.works(wire.Ask{Do: "raw", Open: true, Network: "tcp", Addr: proxy, Data: fmt.Appendf(nil,
 				"GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", s.world.url("http", goodHost, "/"), s.world.at(host))})
 		}
 		if r := send(evilHost); !strings.HasPrefix(r.Text(), "HTTP/1.1 40") {
@@ -78,13 +79,13 @@ var identityChecks = []check{
 	{"address-literals", "5 A2 A3 A17", func(t *testing.T, s *suite) {
 		s.world.control(t, evilHost)
 		in := s.cage(t)
-		six := []string{"[::1]", "[::ffff:127.0.0.12]", "[fe80::1]"}
+		six := []string{"[::1]", "[::ffff:127.0.0.12]", "[fd00::1]"}
 		for _, host := range append(six, addresses[evilHost], "169.254.169.254", "0.0.0.0", "10.0.0.1", "metadata.google.internal", "localhost", "host.docker.internal", "host.containers.internal") {
 			for _, scheme := range []string{"http", "https"} {
 				r := in.ask(wire.Ask{Do: "http", Via: "proxy", URL: s.world.url(scheme, host, "/")})
 				if host == "localhost" || strings.HasPrefix(host, "[") || strings.HasPrefix(host, "127.") {
 					// Programs do not use a proxy for these; go straight.
-					r = in.ask(wire.Ask{Do: "http", Via: "addr", Addr: s.world.at("203.0.113.1"), URL: s.world.url(scheme, host, "/")})
+					r = in.ask(wire.Ask{Do: "http", Via: "direct", URL: s.world.url(scheme, host, "/")})
 				}
 				in.blocked(r, "")
 			}
@@ -129,7 +130,7 @@ var identityChecks = []check{
 	{"second-request-on-a-connection", "A8 2", func(t *testing.T, s *suite) {
 		in := s.cage(t)
 		two := fmt.Sprintf("GET /first HTTP/1.1\r\nHost: %s\r\n\r\nGET /second HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", s.world.at(goodHost), s.world.at(evilHost))
-		r := in.works(wire.Ask{Do: "raw", Network: "tcp", Addr: s.world.at("203.0.113.1"), Data: []byte(two)})
+		r := in.works(wire.Ask{Do: "raw", Open: true, Network: "tcp", Addr: s.world.at("203.0.113.1"), Data: []byte(two)})
 		if !strings.HasPrefix(r.Text(), "HTTP/1.1 200") || strings.Count(r.Text(), "HTTP/1.1 200") != 1 {
 			t.Errorf("the agent got %q", clip(r.Text()))
 		}
@@ -159,7 +160,7 @@ var identityChecks = []check{
 		for name, bytes := range shapes {
 			t.Run(name, func(t *testing.T) {
 				s.world.reset()
-				r := in.with(t).ask(wire.Ask{Do: "raw", Network: "tcp", Addr: s.world.at("203.0.113.1"), Data: []byte(bytes)})
+				r := in.with(t).ask(wire.Ask{Do: "raw", Open: true, Network: "tcp", Addr: s.world.at("203.0.113.1"), Data: []byte(bytes)})
 				if strings.Contains(r.Text(), " 200 ") {
 					t.Errorf("the agent got %q", clip(r.Text()))
 				}
@@ -175,7 +176,7 @@ var identityChecks = []check{
 	{"upgrade-other-than-websocket", "A9 A11", func(t *testing.T, s *suite) {
 		in := s.cage(t)
 		for _, h := range []string{"h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__", "tcp", "TLS/1.0"} {
-			r := in.works(wire.Ask{Do: "raw", Network: "tcp", Addr: s.world.at("203.0.113.1"), Data: fmt.Appendf(nil,
+			r := in.works(wire.Ask{Do: "raw", Open: true, Network: "tcp", Addr: s.world.at("203.0.113.1"), Data: fmt.Appendf(nil,
 				"GET / HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade, HTTP2-Settings, close\r\nUpgrade: %s\r\n\r\n", s.world.at(goodHost), h)})
 			if strings.Contains(r.Text(), " 101 ") {
 				t.Errorf("upgrade to %q: %q", h, clip(r.Text()))
@@ -206,7 +207,11 @@ var identityChecks = []check{
 	{"upstream-certificate-is-verified", "1 2", func(t *testing.T, s *suite) {
 		// The same, with a gateway that does not know the servers' authority.
 		in := s.cage(t, func(set *setup) { set.spec.Name = "no-ca" }, withoutCA())
-		in.blocked(in.ask(wire.Ask{Do: "http", Via: "proxy", URL: s.world.url("https", goodHost, "/")}), "")
+		r := in.ask(wire.Ask{Do: "http", Via: "proxy", URL: s.world.url("https", goodHost, "/")})
+		if r.Status != 502 || !strings.Contains(r.Text(), "upstream_error") || !strings.Contains(r.Text(), "certificate") {
+			t.Errorf("the agent got %d %q", r.Status, clip(r.Text()))
+		}
+		in.records.await(t, "the failed connection", func(r audit.Record) bool { return r.Kind == audit.KindUpstream && r.Host == goodHost })
 		if got := s.world.servers[goodHost].requests(); len(got) > 0 {
 			t.Errorf("the server received %+v", got)
 		}

@@ -71,7 +71,7 @@ var lifecycleChecks = []check{
 		}
 	}},
 	{"ended-by-a-signal", "104", func(t *testing.T, s *suite) {
-		for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL, syscall.SIGSEGV, syscall.SIGINT} {
+		for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL, syscall.SIGHUP, syscall.SIGINT} {
 			in := s.cage(t, command("signal", itoa(int(sig))))
 			if st, err := in.p.Wait(); err != nil || st.Code != 128+int(sig) || st.Signal != sig {
 				t.Errorf("%v: %+v %v", sig, st, err)

@@ -160,9 +160,9 @@ var privilegeChecks = []check{
 			}
 			in.refused(wire.Ask{Do: "write", Path: dir + "/planted", Data: []byte("x")})
 		}
-		in.works(wire.Ask{Do: "write", Path: "/tmp/mine", Data: []byte("x")})
+		in.works(wire.Ask{Do: "write", Path: "/tmp/mine-of-the-cage", Data: []byte("x")})
 		in.works(wire.Ask{Do: "write", Path: in.dir + "/mine", Data: []byte("x")})
-		if _, err := os.Stat("/tmp/mine"); err == nil {
+		if _, err := os.Stat("/tmp/mine-of-the-cage"); err == nil {
 			t.Error("the cage's /tmp is the host's")
 		}
 		if _, err := os.Stat(in.dir + "/mine"); err != nil {

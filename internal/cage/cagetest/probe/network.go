@@ -79,7 +79,7 @@ func rawExchange(a wire.Ask) wire.Reply {
 	if _, err := c.Write(a.Data); err != nil {
 		return failed(err)
 	}
-	if w, ok := c.(interface{ CloseWrite() error }); ok {
+	if w, ok := c.(interface{ CloseWrite() error }); ok && !a.Open {
 		_ = w.CloseWrite() // the other side may be gone already
 	}
 	got, err := io.ReadAll(io.LimitReader(c, limit))

@@ -17,6 +17,7 @@ type Ask struct {
 	SNI     string `json:",omitempty"` // server name, when it is not the URL's
 	Method  string `json:",omitempty"`
 	H1      bool   `json:",omitempty"` // HTTP/1.1 only
+	Open    bool   `json:",omitempty"` // keep our half of the connection open while reading
 	Data    []byte `json:",omitempty"` // body of a request, content of a file, bytes to send
 
 	// A DNS query to Addr.
