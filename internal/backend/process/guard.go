@@ -48,7 +48,7 @@ var guardRules = []guardRule{
 	{".windsurf", true, false, false, "MCP servers and hooks of the next agent"},
 	{".opencode", true, false, false, "plug-ins of the next agent"},
 	{"opencode.json", false, false, false, "MCP servers of the next agent"},
-	{".husky", true, false, false, "git hooks"},
+	{".husky", true, true, false, "git hooks"},
 	{".githooks", true, false, false, "git hooks, by custom"},
 	{".pre-commit-config.yaml", false, false, false, "commands that the installed git hook runs"},
 	{"lefthook.yml", false, false, false, "commands that the installed git hook runs"},
@@ -71,7 +71,8 @@ var guardRules = []guardRule{
 var gitRules = []guardRule{
 	{"hooks", true, true, false, "git runs them"},
 	{"config", false, true, false, "core.fsmonitor, core.hooksPath, filters, aliases and the like are commands"},
-	{"config.worktree", false, false, false, "the same, for one working tree"},
+	{"config.worktree", false, true, false, "the same, for one working tree"},
+	{"info/attributes", false, true, false, "names the filters, which are commands, for files"},
 	{"commondir", false, false, false, "says where git finds the configuration"},
 }
 
@@ -202,9 +203,9 @@ func (p *plan) raise(all []guarded) {
 			}
 		}
 	}
-	// The roots themselves are mount points already; what lies between two
-	// of them is not.
-	for _, r := range roots {
+	// What the user gives is a mount point itself; what lies between it and
+	// a writable directory further up is not.
+	for _, r := range slices.Concat(roots, p.rw, p.ro) {
 		for dir := filepath.Dir(r.path); strictlyInside(dir, roots); dir = filepath.Dir(dir) {
 			if !slices.Contains(pins, dir) {
 				pins = append(pins, dir)
@@ -343,8 +344,7 @@ func isGitDir(dir string) bool {
 }
 
 // configRules adds the paths that a repository's configuration makes special:
-// the directory of core.hooksPath, included files, and config.worktree where
-// the extension is on.
+// the directory of core.hooksPath and included files.
 func configRules(git, tree string) []guardRule {
 	f, err := os.Open(filepath.Join(git, "config"))
 	if err != nil {
@@ -373,9 +373,6 @@ func configRules(git, tree string) []guardRule {
 			base = tree
 		case key == "path" && strings.HasPrefix(section, "[include"):
 			base = git
-		case key == "worktreeconfig" && strings.EqualFold(value, "true"):
-			rules = append(rules, guardRule{path: "config.worktree", make: true, why: "git configuration"})
-			continue
 		default:
 			continue
 		}

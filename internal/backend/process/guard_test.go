@@ -59,9 +59,10 @@ func TestFilesThatTheHostRunsAreGuarded(t *testing.T) {
 	write(t, filepath.Join(dir, ".husky/pre-commit"), "host\n")
 	write(t, filepath.Join(dir, "sub/README"), "x\n")
 	git(t, filepath.Join(dir, "sub"), "init", "-q")
+	git(t, filepath.Join(dir, "sub"), "commit", "-q", "--allow-empty", "-m", "zero")
 	before := tree(t, dir)
 	o := run{spec: shell(dir, `
-for f in .git/hooks/pre-commit .git/config .envrc .vscode/tasks.json .idea/x .claude/settings.json .mcp.json .husky/pre-commit \
+for f in .git/hooks/pre-commit .git/config .git/config.worktree .git/info/attributes .envrc .vscode/tasks.json .idea/x .claude/settings.json .mcp.json .husky/pre-commit \
 	.cursor/mcp.json sub/.git/hooks/post-checkout sub/.git/config; do
 	{ echo evil >> $f; } 2>/dev/null && echo "PLANTED $f"
 	rm -rf $f 2>/dev/null && [ ! -e $f ] && [ "$f" != .git/hooks/pre-commit ] && echo gone $f
@@ -72,10 +73,12 @@ mv sub/.git sub/.git2 2>/dev/null && echo "MOVED sub"
 mv sub sub2 2>/dev/null && echo "MOVED parent"
 mv .vscode .v2 2>/dev/null && echo "MOVED placeholder"
 ln -sf /tmp/evil .envrc 2>/dev/null && echo "LINKED"
+ln .git/config c2 2>/dev/null && echo "MOVED by a hard link"
 umount .git/hooks 2>/dev/null && echo "UNMOUNTED"
 chmod 777 .git/hooks 2>/dev/null && echo "CHMOD"
 echo ok > ordinary && echo wrote
 cat .mcp.json
+mv .git/info .git/i2 2>/dev/null && echo "MOVED info"
 git config user.name agent 2>/dev/null && echo "CONFIGURED"
 git -c user.name=a -c user.email=a@example.com add -A && git -c user.name=a -c user.email=a@example.com commit -qm one && echo committed
 git show --name-only --format= HEAD`)}.run(t)
@@ -97,6 +100,26 @@ git show --name-only --format= HEAD`)}.run(t)
 func sorted(s []string) []string {
 	slices.Sort(s)
 	return s
+}
+
+// What the user gives read-only inside of the working directory stays what it
+// is, and so do the directories on the way to it.
+func TestReadOnlyInsideReadWrite(t *testing.T) {
+	dir := project(t)
+	file := filepath.Join(dir, "conf/deep/cage.yaml")
+	write(t, file, "mine")
+	spec := shell(dir, `
+mv conf c2 2>/dev/null && echo MOVED
+mv conf/deep conf/d2 2>/dev/null && echo MOVED
+{ echo evil > conf/deep/cage.yaml; } 2>/dev/null && echo PLANTED
+rm -rf conf 2>/dev/null
+cat conf/deep/cage.yaml; echo x > conf/deep/other && echo wrote`)
+	spec.ReadOnly = []string{file}
+	o := run{spec: spec}.run(t)
+	o.want(t, 0, "mine", "wrote")
+	if strings.Contains(o.out, "MOVED") || strings.Contains(o.out, "PLANTED") {
+		t.Errorf("output:\n%s", o.out)
+	}
 }
 
 // The list is only worth something when a listed path that nobody protects

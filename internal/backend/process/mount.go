@@ -347,24 +347,20 @@ func (v *view) proc(o op) error {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
-	null, err := open(v.old, "/dev/null")
-	if err != nil {
-		return err
-	}
-	defer unix.Close(null)
 	for _, name := range procMasked {
 		// What nobody can read needs no mask. Init may more than the command.
 		if unix.Access(o.Dest+"/"+name, unix.R_OK) != nil {
 			continue
 		}
-		at, err := open(v.root, o.Dest+"/"+name)
-		if err == nil {
-			err = graft(null, at, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC)
-			unix.Close(at)
-		}
-		if err != nil {
+		if err := v.cover(op{Dest: o.Dest + "/" + name, Src: emptyFile}); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
+	}
+	// The numbers of init's descriptors, which a process with user id 0 may
+	// list though not use, are nobody's business. A kernel that allows no
+	// mounts there loses nothing but that.
+	for _, name := range []string{"fd", "fdinfo", "map_files"} {
+		v.cover(op{Dest: o.Dest + "/1/" + name, Src: emptyDir})
 	}
 	return nil
 }

@@ -101,8 +101,8 @@ func (p *plan) do(ops ...op) { p.launch.Ops = append(p.launch.Ops, ops...) }
 func (p *plan) build() error {
 	p.system()
 	p.devices()
-	p.do(op{Kind: opProc, Dest: "/proc"})
 	p.etc()
+	p.do(op{Kind: opProc, Dest: "/proc"})
 	p.private()
 	if err := p.home(); err != nil {
 		return err
