@@ -154,6 +154,11 @@ func (p *Process) boot() error {
 	return nil
 }
 
+// initCaps is what init needs in its own namespaces until it is confined. An
+// ordinary user's id keeps capabilities across exec only as ambient ones
+// (capabilities(7)).
+var initCaps = []uintptr{unix.CAP_SETPCAP, unix.CAP_NET_BIND_SERVICE, unix.CAP_NET_ADMIN, unix.CAP_NET_RAW, unix.CAP_SYS_ADMIN}
+
 func initCommand(spec cage.Spec, files ...*os.File) *exec.Cmd {
 	uid, gid := os.Geteuid(), os.Getegid()
 	cmd := &exec.Cmd{
@@ -169,6 +174,7 @@ func initCommand(spec cage.Spec, files ...*os.File) *exec.Cmd {
 				unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP,
 			UidMappings: []syscall.SysProcIDMap{{ContainerID: uid, HostID: uid, Size: 1}},
 			GidMappings: []syscall.SysProcIDMap{{ContainerID: gid, HostID: gid, Size: 1}},
+			AmbientCaps: initCaps,
 			Setsid:      true,
 			Pdeathsig:   syscall.SIGKILL,
 		},
