@@ -125,7 +125,7 @@ func buildProbe(t *testing.T) string {
 	}
 	goTool, err := exec.LookPath("go")
 	if err != nil {
-		t.Skip("needs go: the probe is compiled by the suite, or named by AGENTCAGE_PROBE")
+		t.Skip("needs Go tool chain: the probe is compiled by the suite, or named by AGENTCAGE_PROBE")
 	}
 	c := exec.Command(goTool, "build", "-trimpath", "-ldflags=-s -w", "-o", out, "github.com/agentcage/agentcage/internal/cage/cagetest/probe")
 	c.Env = append(os.Environ(), "CGO_ENABLED=0")

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"os"
@@ -195,7 +196,7 @@ func newServer(t *testing.T, name string, l net.Listener, authority *ca.Authorit
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
-	h := &http.Server{Handler: s, Protocols: protocols, TLSConfig: &tls.Config{
+	h := &http.Server{Handler: s, Protocols: protocols, ErrorLog: log.New(io.Discard, "", 0), TLSConfig: &tls.Config{
 		NextProtos: []string{"h2", "http/1.1"},
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 			asked := hello.ServerName
