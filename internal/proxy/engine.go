@@ -25,7 +25,6 @@ import (
 	"github.com/agentcage/agentcage/internal/audit"
 	"github.com/agentcage/agentcage/internal/hostname"
 	"github.com/agentcage/agentcage/internal/inspect"
-	"github.com/agentcage/agentcage/internal/proxy/dial"
 )
 
 // Policy decides. Its methods are called concurrently, and must not change the
@@ -111,8 +110,7 @@ type Engine struct {
 	flows  flows
 
 	tlsConfig *tls.Config
-	transport *http.Transport // HTTP/1.1 and HTTP/2
-	upgrades  *http.Transport // HTTP/1.1 only, for requests that change protocol
+	upstream  upstream
 	server    *http.Server
 	handoff   *handoff
 
@@ -153,8 +151,8 @@ func New(o Options) (*Engine, error) {
 	e.slots = make(chan struct{}, e.limits.MaxConns)
 	e.handoff = newHandoff(e.closing)
 	e.tlsConfig = e.newTLSConfig()
-	e.transport = e.newTransport(o.RootCAs, true)
-	e.upgrades = e.newTransport(o.RootCAs, false)
+	e.upstream.both = e.newTransport(o.RootCAs, true)
+	e.upstream.one = e.newTransport(o.RootCAs, false)
 	e.server = e.newServer()
 	e.work.Go(func() { e.server.Serve(e.handoff) })
 	return e, nil
@@ -194,54 +192,6 @@ func (e *Engine) newTLSConfig() *tls.Config {
 		GetCertificate:              e.certificate,
 		DynamicRecordSizingDisabled: true,
 	}
-}
-
-func (e *Engine) newTransport(roots *x509.CertPool, http2 bool) *http.Transport {
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
-	protocols.SetHTTP2(http2)
-	return &http.Transport{
-		// An upstream proxy belongs to the Dialer, and the environment
-		// to nobody.
-		Proxy:              nil,
-		Protocols:          protocols,
-		DialContext:        e.dialAuthority,
-		DisableCompression: true,
-		TLSClientConfig: &tls.Config{
-			MinVersion:                  tls.VersionTLS12,
-			RootCAs:                     roots,
-			ClientSessionCache:          tls.NewLRUClientSessionCache(256),
-			DynamicRecordSizingDisabled: true,
-		},
-		TLSHandshakeTimeout:    10 * time.Second,
-		ExpectContinueTimeout:  2 * time.Second,
-		IdleConnTimeout:        90 * time.Second,
-		MaxIdleConns:           512,
-		MaxIdleConnsPerHost:    64,
-		MaxResponseHeaderBytes: 256 << 10,
-		ReadBufferSize:         4 << 10,
-		WriteBufferSize:        16 << 10,
-	}
-}
-
-// dialAuthority takes the authority that the engine itself wrote into the URL,
-// so that the name that was decided is the name that is dialled. The transport
-// calls it in a goroutine of its own, where a panic would end the process.
-func (e *Engine) dialAuthority(ctx context.Context, _, authority string) (c net.Conn, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			e.log.Error("dialer failed", "panic", p)
-			c, err = nil, errors.New("the gateway failed")
-		}
-	}()
-	host, port, err := hostname.ParseAuthority(authority)
-	if err != nil {
-		return nil, err
-	}
-	if port == 0 {
-		return nil, &dial.RefusedError{Host: host, Reason: "no port"}
-	}
-	return e.dialer.Dial(ctx, host, port)
 }
 
 // ServeProxy serves an explicit HTTP proxy: absolute-form requests and CONNECT.
@@ -284,8 +234,7 @@ func (e *Engine) Update(p Policy) {
 			f.cancel(&endedError{reason})
 		}
 	}
-	e.transport.CloseIdleConnections()
-	e.upgrades.CloseIdleConnections()
+	e.upstream.closeIdle()
 }
 
 // Shutdown takes no more connections, closes idle ones and lets running
@@ -304,8 +253,7 @@ func (e *Engine) Shutdown(ctx context.Context) error {
 	e.closeConns(func(*clientConn) bool { return true })
 	e.work.Wait()
 	e.flows.wait(context.Background())
-	e.transport.CloseIdleConnections()
-	e.upgrades.CloseIdleConnections()
+	e.upstream.closeIdle()
 	return err
 }
 

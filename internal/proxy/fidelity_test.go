@@ -465,6 +465,48 @@ func TestRateLimitAnswer(t *testing.T) {
 	}
 }
 
+// TestUpstreamVersion: the server gets the version that the client speaks, and
+// one that has only HTTP/2 gets that.
+func TestUpstreamVersion(t *testing.T) {
+	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		fmt.Fprintf(w, "%d %s", r.ProtoMajor, b)
+	})
+	w := newWorld(t, only(good, "new.example.com"), h)
+	c, err := w.server.Certificate(hostname.MustParse("new.example.com"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{Handler: h, ErrorLog: quiet, Protocols: new(http.Protocols)}
+	srv.Protocols.SetHTTP2(true)
+	l := listen(t)
+	srv.TLSConfig = &tls.Config{Certificates: []tls.Certificate{*c}, GetConfigForClient: func(hi *tls.ClientHelloInfo) (*tls.Config, error) {
+		if slices.Contains(hi.SupportedProtos, "h2") {
+			return nil, nil
+		}
+		// As other servers do; Go lets such clients in and hangs up later.
+		return &tls.Config{Certificates: []tls.Certificate{*c}, NextProtos: []string{"none"}}, nil
+	}}
+	go srv.ServeTLS(l, "", "")
+	t.Cleanup(func() { srv.Close() })
+	w.dialer.addrs["new.example.com:443"] = l.Addr().String()
+	for _, way := range ways {
+		if way.scheme != "https" {
+			continue
+		}
+		for range 2 {
+			for host, want := range map[string]int{good: way.proto, "new.example.com": 2} {
+				for _, body := range []io.Reader{nil, strings.NewReader("small"), struct{ io.Reader }{strings.NewReader("stream")}} {
+					req, _ := http.NewRequest("POST", "https://"+host+"/", body)
+					if res, got := do(t, way.make(w), req); !strings.HasPrefix(got, fmt.Sprint(want, " ")) || body != nil && len(got) < 3 {
+						t.Errorf("%s to %s: %s %q", way.name, host, res.Status, got)
+					}
+				}
+			}
+		}
+	}
+}
+
 // TestUpstreamHTTP1 holds that a client of either version reaches a server that
 // has no HTTP/2.
 func TestUpstreamHTTP1(t *testing.T) {
