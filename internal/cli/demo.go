@@ -99,7 +99,7 @@ func playDemo(ctx context.Context, stage *demo.Stage) ([]demo.Step, error) {
 		return nil, errors.Join(err, write.Close())
 	}
 	defer log.Close()
-	_, err = runCage(ctx, cfg, &spec, audit.Multi(log, stage.Audit()))
+	_, err = runCage(ctx, cfg, &spec, audit.Multi(log, stage.Audit()), stage.Dir)
 	err = errors.Join(err, write.Close())
 	return stage.Judge(<-steps), err
 }

@@ -28,6 +28,7 @@ const drainTime = 2 * time.Second
 type runFlags struct {
 	config         string
 	allow          []string
+	allowPrivate   []string
 	env            []string
 	readWrite      []string
 	readOnly       []string
@@ -78,6 +79,7 @@ func (f *runFlags) register(c *cobra.Command) {
 	fs.SetInterspersed(false) // COMMAND's flags are its own, with or without --
 	fs.StringVarP(&f.config, "config", "c", "", "config `FILE` (default: cage.yaml in the working directory, if trusted)")
 	fs.StringArrayVar(&f.allow, "allow", nil, "`DOMAIN` to allow with everything under it (=DOMAIN: exactly it; DOMAIN:PORT); repeatable")
+	fs.StringArrayVar(&f.allowPrivate, "allow-private", nil, "like --allow, for a `DOMAIN` that may have private addresses; repeatable")
 	fs.StringArrayVar(&f.env, "env", nil, "`K=V` for the command, or K to pass yours on; repeatable")
 	fs.StringArrayVar(&f.readWrite, "rw", nil, "`PATH` to show read-write; repeatable")
 	fs.StringArrayVar(&f.readOnly, "ro", nil, "`PATH` to show read-only; repeatable")
@@ -113,7 +115,7 @@ func run(c *cobra.Command, f runFlags, args []string) error {
 	}
 	defer writer.Close()
 	totals := &audit.Summary{}
-	status, err := runCage(c.Context(), cfg, &spec, audit.Multi(writer, totals))
+	status, err := runCage(c.Context(), cfg, &spec, audit.Multi(writer, totals), directories(f.audit)...)
 	if err != nil {
 		return &exitError{exitNotRun, err}
 	}
@@ -127,9 +129,10 @@ func run(c *cobra.Command, f runFlags, args []string) error {
 }
 
 // runCage makes the gateway and the cage, runs the command to its end, and
-// leaves nothing behind.
-func runCage(ctx context.Context, cfg *config.Config, spec *cage.Spec, sink audit.Sink) (cage.Status, error) {
-	gw, err := gateway.New(gateway.Options{Config: cfg, Audit: sink, Name: spec.Name, HostNetwork: true})
+// leaves nothing behind. From the command's start on, this process can write
+// only below the cage's own trees, the state directory and the extra paths.
+func runCage(ctx context.Context, cfg *config.Config, spec *cage.Spec, sink audit.Sink, extra ...string) (cage.Status, error) {
+	gw, err := gateway.New(gateway.Options{Config: cfg, Audit: sink, Name: spec.Name, HostNetwork: true, IPv6: hasIPv6()})
 	if err != nil {
 		return cage.Status{}, err
 	}
@@ -141,7 +144,16 @@ func runCage(ctx context.Context, cfg *config.Config, spec *cage.Spec, sink audi
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2)
 	defer signal.Stop(signals)
 
-	p, err := process.Backend{}.Start(ctx, *spec, gw.Attach)
+	state, err := stateDir()
+	if err != nil {
+		return cage.Status{}, err
+	}
+	attach := func(l cage.Listeners) error {
+		// Placeholders in writable trees are removed at the end.
+		writes := append([]string{state, spec.Dir}, spec.ReadWrite...)
+		return errors.Join(gw.Attach(l), confineGateway(spec.Without, nil, append(writes, extra...)))
+	}
+	p, err := process.Backend{}.Start(ctx, *spec, attach)
 	if err != nil {
 		return cage.Status{}, err
 	}
@@ -188,8 +200,10 @@ func (f *runFlags) load(c *cobra.Command) (*config.Config, error) {
 	if err := refuseUnenforced(cfg); err != nil {
 		return nil, err
 	}
-	if err := cfg.Allow(f.allow...); err != nil {
-		return nil, &exitError{exitUsage, err}
+	for _, err := range []error{cfg.Allow(f.allow...), cfg.AllowPrivate(f.allowPrivate...)} {
+		if err != nil {
+			return nil, &exitError{exitUsage, err}
+		}
 	}
 	return cfg, nil
 }
@@ -257,9 +271,7 @@ func (f *runFlags) spec(cfg *config.Config, args []string) (cage.Spec, error) {
 	if spec.Env, err = environment(cfg.Process.Env, f.env); err != nil {
 		return spec, err
 	}
-	for _, l := range f.without {
-		spec.Without = append(spec.Without, cage.Layer(l))
-	}
+	spec.Without = layers(f.without)
 	spec.Unguarded = append(append(spec.Unguarded, cfg.Process.Unguarded...), f.unguarded...)
 	return spec, errors.Join(
 		absolute(&spec.ReadWrite, cfg.Process.ReadWrite, f.readWrite),
@@ -268,6 +280,14 @@ func (f *runFlags) spec(cfg *config.Config, args []string) (cage.Spec, error) {
 		protectConfig(&spec, cfg),
 		persistHome(&spec, cfg),
 	)
+}
+
+func layers(names []string) []cage.Layer {
+	var out []cage.Layer
+	for _, n := range names {
+		out = append(out, cage.Layer(n))
+	}
+	return out
 }
 
 // protectConfig keeps the agent from writing the policy of its next run.
@@ -396,4 +416,10 @@ func nameFor(dir string) string {
 		name = strings.Trim(name[:63], "-")
 	}
 	return firstOf(name, "cage")
+}
+
+// hasIPv6 reports whether this kernel speaks IPv6, in cages as outside.
+func hasIPv6() bool {
+	_, err := os.Stat("/proc/net/if_inet6")
+	return err == nil
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/agentcage/agentcage/internal/audit"
+	"github.com/agentcage/agentcage/internal/cage"
 	"github.com/agentcage/agentcage/internal/config"
 	"github.com/agentcage/agentcage/internal/gateway"
 	"github.com/agentcage/agentcage/internal/proxy/ca"
@@ -33,12 +34,16 @@ type listenFlags struct {
 	config string
 	audit  string
 	ready  int
+	// without are layers of the gateway's own confinement that this
+	// machine does not have.
+	without []string
 }
 
 func (f *listenFlags) register(c *cobra.Command) {
 	c.Flags().StringVarP(&f.config, "config", "c", "", "config `FILE` (required)")
 	c.Flags().StringVar(&f.audit, "audit", "-", "audit log `FILE`, - for standard error")
 	c.Flags().IntVar(&f.ready, "ready-fd", -1, "file descriptor `N` that gets \"ready\\n\" when everything listens")
+	c.Flags().StringArrayVar(&f.without, "without", nil, "`LAYER` of the gateway's own confinement to go without (landlock, seccomp); repeatable")
 	_ = c.MarkFlagRequired("config") // fails only for a flag that does not exist
 }
 
@@ -47,6 +52,9 @@ type half struct {
 	file  string
 	gw    *gateway.Gateway
 	audit *audit.Writer
+	reads []string // directories of files that the config names
+
+	without []cage.Layer
 }
 
 // start reads the config and builds the gateway; nothing listens yet. The
@@ -75,7 +83,7 @@ func (f *listenFlags) start(c *cobra.Command, authority func() (*ca.Authority, e
 	if err != nil {
 		return nil, errors.Join(err, sink.Close())
 	}
-	return &half{file: f.config, gw: gw, audit: sink}, nil
+	return &half{file: f.config, gw: gw, audit: sink, reads: directories(cfg.Upstream.CAFiles...), without: layers(f.without)}, nil
 }
 
 func logger(level string) *slog.Logger {
@@ -101,7 +109,7 @@ func (h *half) run(ctx context.Context, ready int) error {
 		return errors.Join(err, h.shutdown())
 	}
 	defer stop()
-	if err := sayReady(ready); err != nil {
+	if err := errors.Join(h.confine(), sayReady(ready)); err != nil {
 		return errors.Join(err, h.shutdown())
 	}
 	for {
@@ -117,6 +125,13 @@ func (h *half) run(ctx context.Context, ready int) error {
 			h.reload()
 		}
 	}
+}
+
+// confine leaves this process what a reload needs: the config and the
+// directories of the files that it names.
+func (h *half) confine() error {
+	read := append(directories(h.file), h.reads...)
+	return confineGateway(h.without, read, directories(h.audit.Path()))
 }
 
 // reload tells the outcome on standard error and in the audit log. A config

@@ -21,23 +21,29 @@ func (e *AllowError) Hint() string { return e.hint }
 // Allow adds hosts to what can be reached, each written as an entry of
 // domains.allow is. A blocklist cannot be added to: everything that it does not
 // name is reachable already.
-func (c *Config) Allow(hosts ...string) error {
+func (c *Config) Allow(hosts ...string) error { return c.allow(hosts, false) }
+
+// AllowPrivate is Allow for hosts that may have private addresses.
+func (c *Config) AllowPrivate(hosts ...string) error { return c.allow(hosts, true) }
+
+func (c *Config) allow(hosts []string, private bool) error {
 	for _, h := range hosts {
 		if c.Domains.Mode == Blocklist {
 			return &AllowError{h, "the config has a blocklist", "what it does not name is reachable already"}
 		}
-		entries, err := parseAllow(h)
+		e, err := parseAllow(h)
 		if err != nil {
 			return err
 		}
+		e.Private = private
 		c.Domains.Mode = Allowlist
-		c.Domains.Entries = append(c.Domains.Entries, entries...)
+		c.Domains.Entries = append(c.Domains.Entries, e)
 	}
 	return nil
 }
 
 // parseAllow reads an entry with the code that reads it from a file.
-func parseAllow(host string) ([]Entry, error) {
+func parseAllow(host string) (Entry, error) {
 	d := newDecoder("--allow", nil)
 	v := value{path: "--allow", n: &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: host}}
 	var raw []rawEntry
@@ -46,10 +52,10 @@ func parseAllow(host string) ([]Entry, error) {
 	}
 	entries := d.entries(raw, Allowlist)
 	if len(d.errs) > 0 {
-		return nil, &AllowError{host, d.errs[0].Why, d.errs[0].Hint}
+		return Entry{}, &AllowError{host, d.errs[0].Why, d.errs[0].Hint}
 	}
 	if len(entries) == 0 {
-		return nil, &AllowError{host, "it is no host", "write a name such as example.com"}
+		return Entry{}, &AllowError{host, "it is no host", "write a name such as example.com"}
 	}
-	return entries, nil
+	return entries[0], nil
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -24,6 +25,16 @@ func TestAllow(t *testing.T) {
 		if e.Host != want[i].Host || e.Exact != want[i].Exact || len(e.Ports) != len(want[i].Ports) {
 			t.Errorf("entry %d = %+v, want %+v", i, e, want[i])
 		}
+	}
+}
+
+func TestAllowPrivate(t *testing.T) {
+	c := Default()
+	if err := errors.Join(c.Allow("a.example"), c.AllowPrivate("b.example")); err != nil {
+		t.Fatal(err)
+	}
+	if c.Domains.Entries[0].Private || !c.Domains.Entries[1].Private {
+		t.Errorf("entries = %+v", c.Domains.Entries)
 	}
 }
 

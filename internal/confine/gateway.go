@@ -50,7 +50,7 @@ func Gateway(o GatewayOptions) error {
 	if !slices.Contains(o.Without, LayerLandlock) {
 		abi, err := landlockABI()
 		if err == nil && abi < 8 && !perProcess() {
-			err = errCgo
+			err = ErrCgo
 		}
 		if err == nil {
 			err = restrict(abi, o.grants())

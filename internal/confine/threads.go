@@ -30,4 +30,6 @@ func perProcess() bool {
 	return errno != syscall.ENOTSUP
 }
 
-var errCgo = errors.New("this binary is linked with cgo, which hides the threads that are to be confined; build it with CGO_ENABLED=0")
+// ErrCgo is why Landlock cannot be had for a whole process in a binary with
+// cgo, on kernels that restrict one thread at a time.
+var ErrCgo = errors.New("this binary is linked with cgo, which hides the threads that are to be confined; build it with CGO_ENABLED=0")

@@ -50,6 +50,7 @@ type Gateway struct {
 	dns       *dns.Server
 	host      bool
 
+	self    addresses
 	mu      sync.Mutex // serialises Reload
 	policy  *policy
 	buckets *ratelimit.State
@@ -78,7 +79,7 @@ func New(o Options) (*Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	up, err := newUpstream(o.Config, p, g.host)
+	up, err := newUpstream(o.Config, p, g)
 	if err != nil {
 		return nil, err
 	}
@@ -121,9 +122,10 @@ func (g *Gateway) Attach(l cage.Listeners) error {
 	if l.Proxy == nil || len(l.DNS) == 0 || len(l.Transparent) == 0 {
 		return errors.New("cannot attach the gateway: the cage has listeners missing")
 	}
-	g.ServeProxy(l.Proxy)
+	// These addresses are the cage's own and not to be taken for ours.
+	g.serve("proxy", func() error { return g.engine.ServeProxy(l.Proxy) })
 	for _, t := range l.Transparent {
-		g.ServeTransparent(t, 0)
+		g.serve("transparent", func() error { return g.engine.ServeTransparent(t, 0) })
 	}
 	g.ServeDNS(l.DNS, l.DNSStream)
 	if l.Refused != nil {
@@ -132,14 +134,18 @@ func (g *Gateway) Attach(l cage.Listeners) error {
 	return nil
 }
 
-// ServeProxy serves the explicit proxy on a listener, in the background.
+// ServeProxy serves the explicit proxy on a listener of this host, in the
+// background.
 func (g *Gateway) ServeProxy(l net.Listener) {
+	g.self.add(l.Addr())
 	g.serve("proxy", func() error { return g.engine.ServeProxy(l) })
 }
 
-// ServeTransparent serves intercepted connections, in the background. A port
-// of 0 takes each connection's own address for its destination.
+// ServeTransparent serves intercepted connections on a listener of this host,
+// in the background. A port of 0 takes each connection's own address for its
+// destination.
 func (g *Gateway) ServeTransparent(l net.Listener, port uint16) {
+	g.self.add(l.Addr())
 	g.serve("transparent", func() error { return g.engine.ServeTransparent(l, port) })
 }
 
@@ -185,7 +191,7 @@ func (g *Gateway) reload(c *config.Config) error {
 	if err != nil {
 		return fmt.Errorf("cannot reload: %w", err)
 	}
-	up, err := newUpstream(c, p, g.host)
+	up, err := newUpstream(c, p, g)
 	if err != nil {
 		return fmt.Errorf("cannot reload: %w", err)
 	}

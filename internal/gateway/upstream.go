@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
+	"sync"
 	"sync/atomic"
 
 	"github.com/agentcage/agentcage/internal/config"
@@ -28,8 +30,8 @@ type upstream struct {
 	private  func(hostname.Name, netip.Addr) bool
 }
 
-func newUpstream(c *config.Config, p *policy, hostNetwork bool) (*upstream, error) {
-	resolver, err := newResolver(c.Upstream, hostNetwork)
+func newUpstream(c *config.Config, p *policy, g *Gateway) (*upstream, error) {
+	resolver, err := newResolver(c.Upstream, g.host)
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +50,7 @@ func newUpstream(c *config.Config, p *policy, hostNetwork bool) (*upstream, erro
 		resolver: resolver,
 		roots:    roots,
 		private:  private,
-		dialer:   &dial.Dialer{Resolver: resolver, AllowPrivate: private, Proxy: c.Upstream.Proxy},
+		dialer:   &dial.Dialer{Resolver: resolver, AllowPrivate: private, Self: g.self.has, Proxy: c.Upstream.Proxy},
 	}, nil
 }
 
@@ -160,4 +162,26 @@ func (r *route) Lookup(ctx context.Context, name hostname.Name) ([]netip.Addr, e
 // usable reports whether an address may be shown to the cage for a name.
 func (r *route) usable(name hostname.Name, addr netip.Addr) bool {
 	return dial.Classify(addr) == dial.Global || r.current.Load().private(name, addr)
+}
+
+// addresses are the gateway's own listeners. A request that led back to one of
+// them would go round for ever.
+type addresses struct {
+	mu   sync.Mutex
+	list []netip.AddrPort
+}
+
+func (a *addresses) add(addr net.Addr) {
+	if tcp, ok := addr.(*net.TCPAddr); ok {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		ap := tcp.AddrPort()
+		a.list = append(a.list, netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()))
+	}
+}
+
+func (a *addresses) has(ap netip.AddrPort) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Contains(a.list, netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()))
 }
