@@ -136,7 +136,6 @@ func (cc *clientConn) fail(kind, reason string) {
 		URL:      host.Authority(cc.port),
 		Decision: inspect.Blocked.String(),
 		Reason:   reason,
-		Source:   cc.source(),
 	}
 	if err := cc.e.audit.Put(r); err != nil {
 		cc.e.log.Error("cannot write audit record", "error", err)
@@ -152,13 +151,6 @@ func (cc *clientConn) name() hostname.Name {
 		return cc.connect
 	}
 	return cc.dest
-}
-
-func (cc *clientConn) source() string {
-	if a := cc.Conn.RemoteAddr(); a != nil {
-		return a.String()
-	}
-	return ""
 }
 
 // peek reads some first bytes and leaves them to be read.

@@ -110,7 +110,7 @@ type Engine struct {
 	flows  flows
 
 	tlsConfig *tls.Config
-	upstream  upstream
+	upstream  atomic.Pointer[upstream]
 	server    *http.Server
 	handoff   *handoff
 
@@ -122,6 +122,8 @@ type Engine struct {
 	work     sync.WaitGroup // accept loops, connections outside of the server, tunnels
 
 	mu        sync.Mutex
+	roots     *x509.CertPool
+	retired   []*upstream   // that Update replaced, the newest last
 	closing   chan struct{} // closed when Shutdown begins
 	listeners map[net.Listener]struct{}
 	conns     map[*clientConn]struct{}
@@ -145,14 +147,14 @@ func New(o Options) (*Engine, error) {
 		closing:   make(chan struct{}),
 		listeners: make(map[net.Listener]struct{}),
 		conns:     make(map[*clientConn]struct{}),
+		roots:     o.RootCAs,
 	}
 	e.policy.Store(&o.Policy)
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	e.slots = make(chan struct{}, e.limits.MaxConns)
 	e.handoff = newHandoff(e.closing)
 	e.tlsConfig = e.newTLSConfig()
-	e.upstream.both = e.newTransport(o.RootCAs, true)
-	e.upstream.one = e.newTransport(o.RootCAs, false)
+	e.upstream.Store(e.newUpstream(o.RootCAs))
 	e.server = e.newServer()
 	e.work.Go(func() { e.server.Serve(e.handoff) })
 	return e, nil
@@ -225,7 +227,8 @@ func (e *Engine) ServeTransparent(l net.Listener, port uint16) error {
 
 // Update makes another policy decide from now on. Every running request,
 // WebSocket and tunnel is decided again by the head it began with, and ended
-// when the new policy does not allow it.
+// when the new policy does not allow it. Connections to servers are not used
+// again, so that what the Dialer decides now holds for all new requests.
 func (e *Engine) Update(p Policy) {
 	e.policy.Store(&p)
 	for _, f := range e.flows.snapshot() {
@@ -234,7 +237,30 @@ func (e *Engine) Update(p Policy) {
 			f.cancel(&endedError{reason})
 		}
 	}
-	e.upstream.closeIdle()
+	e.renewUpstream()
+}
+
+// UpdateRoots makes new connections to servers trust other authorities; nil
+// means the system's.
+func (e *Engine) UpdateRoots(roots *x509.CertPool) {
+	e.mu.Lock()
+	e.roots = roots
+	e.mu.Unlock()
+	e.renewUpstream()
+}
+
+// maxRetired bounds how many replaced upstreams are remembered. Those that are
+// forgotten close their connections by themselves, later.
+const maxRetired = 16
+
+func (e *Engine) renewUpstream() {
+	e.mu.Lock()
+	old := e.upstream.Swap(e.newUpstream(e.roots))
+	if e.retired = append(e.retired, old); len(e.retired) > maxRetired {
+		e.retired = e.retired[1:]
+	}
+	e.mu.Unlock()
+	old.closeIdle()
 }
 
 // Shutdown takes no more connections, closes idle ones and lets running
@@ -253,8 +279,16 @@ func (e *Engine) Shutdown(ctx context.Context) error {
 	e.closeConns(func(*clientConn) bool { return true })
 	e.work.Wait()
 	e.flows.wait(context.Background())
-	e.upstream.closeIdle()
+	e.closeUpstream()
 	return err
+}
+
+func (e *Engine) closeUpstream() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, u := range append(e.retired, e.upstream.Load()) {
+		u.closeIdle()
+	}
 }
 
 func (e *Engine) beginShutdown() {

@@ -35,7 +35,7 @@ func (x *exchange) forward(ctx context.Context) {
 		// the first byte of the answer.
 		http.NewResponseController(x.w).EnableFullDuplex()
 	}
-	res, err := x.e.upstream.roundTrip(out, x.r.ProtoMajor)
+	res, err := x.e.upstream.Load().roundTrip(out, x.r.ProtoMajor)
 	x.interim.end()
 	if err != nil {
 		x.failed(ctx, err)

@@ -313,6 +313,31 @@ func TestUpdateEndsWhatIsNoLongerAllowed(t *testing.T) {
 	}
 }
 
+// TestUpdateRenewsConnections: a kept connection was dialled and verified by
+// rules that may be gone.
+func TestUpdateRenewsConnections(t *testing.T) {
+	for _, way := range ways {
+		w := newWorld(t, only(good), echo)
+		rt := way.make(w)
+		ok := func(when string, dialed int) {
+			t.Helper()
+			if res, _ := get(t, rt, way.scheme+"://"+good+"/"); res.StatusCode != 200 || w.dialer.count() != dialed {
+				t.Errorf("%s: %s: %s, dialled %d times, want %d", way.name, when, res.Status, w.dialer.count(), dialed)
+			}
+		}
+		ok("first", 1)
+		ok("kept", 1)
+		w.e.Update(only(good))
+		ok("another policy", 2)
+		if way.scheme == "https" {
+			w.e.UpdateRoots(pool(newCA(t)))
+			if res, body := get(t, rt, "https://"+good+"/"); res.StatusCode != 502 {
+				t.Errorf("%s: another authority: %s %s", way.name, res.Status, body)
+			}
+		}
+	}
+}
+
 func TestUpdateEndsTunnels(t *testing.T) {
 	for name, p := range map[string]policyFunc{"not allowed": passing(evil), "no passthrough": only(good)} {
 		w := newWorld(t, passing(good), echo)

@@ -31,6 +31,10 @@ type upstream struct {
 	http2Only map[string]struct{} // authorities
 }
 
+func (e *Engine) newUpstream(roots *x509.CertPool) *upstream {
+	return &upstream{one: e.newTransport(roots, false), both: e.newTransport(roots, true)}
+}
+
 // roundTrip sends a request on. major is the version that it came by.
 func (u *upstream) roundTrip(out *http.Request, major int) (*http.Response, error) {
 	if major != 1 || u.isHTTP2Only(out.URL.Host) {

@@ -29,7 +29,7 @@ func (x *exchange) forwardUpgrade(ctx context.Context) {
 	out.Header.Del("Sec-Websocket-Extensions")
 	out.Header.Set("Connection", "Upgrade")
 	out.Header.Set("Upgrade", "websocket")
-	res, err := x.e.upstream.one.RoundTrip(out)
+	res, err := x.e.upstream.Load().one.RoundTrip(out)
 	x.interim.end()
 	if err != nil {
 		x.failed(ctx, err)
