@@ -250,6 +250,9 @@ func (p *Process) bringUp(ctx context.Context, attach func(cage.Listeners) error
 	return nil
 }
 
+// afterPlan is for tests of what changes between the check and the mount.
+var afterPlan func()
+
 // prepare plans the cage, puts guards up on the host, and hands the plan over.
 func (p *Process) prepare() error {
 	defer p.launch.Close()
@@ -258,6 +261,9 @@ func (p *Process) prepare() error {
 		return err
 	}
 	p.plan = plan
+	if afterPlan != nil {
+		afterPlan()
+	}
 	if p.guards, err = plan.guard(); err != nil {
 		return err
 	}

@@ -99,7 +99,7 @@ func (p *plan) guard() (*registration, error) {
 		}
 		all = append(all, g...)
 	}
-	if err := reg.commit(); err != nil {
+	if all, err = reg.commit(all); err != nil {
 		return reg, err
 	}
 	p.raise(all)

@@ -59,7 +59,6 @@ func stateDir() (string, error) {
 }
 
 // openRegistry clears up after cages that were killed, and begins a record.
-// The registry's lock is held until commit or release.
 func openRegistry() (*registration, error) {
 	dir, err := stateDir()
 	if err != nil {
@@ -169,37 +168,61 @@ func (r *registration) save() error {
 	return err
 }
 
-// place makes a placeholder. When the caller may not write there, neither may
-// the agent, and none is needed.
+// place asks for a placeholder, which commit makes.
 func (r *registration) place(root mountPath, path string, rule guardRule) (guarded, error) {
 	if len(r.record.Entries) >= maxPlaceholders {
 		return guarded{}, fmt.Errorf("cannot protect %s: too many placeholders", path)
 	}
+	r.record.Entries = append(r.record.Entries, placeholder{Root: root.path, Path: path, Dir: rule.dir})
+	return guarded{path: path, dir: rule.dir, json: rule.json, placeholder: true}, nil
+}
+
+// commit writes down what is wanted, makes it on the host, and writes down
+// what was made. It returns what is guarded then: where the caller may not
+// write, neither may the agent, and no placeholder is needed.
+func (r *registration) commit(all []guarded) ([]guarded, error) {
+	if len(r.record.Entries) == 0 {
+		return all, nil
+	}
 	unlock, err := lockRegistry(r.dir)
 	if err != nil {
-		return guarded{}, err
+		return nil, err
 	}
 	defer unlock()
-	if r.file == nil {
-		if err := r.begin(); err != nil {
-			return guarded{}, err
-		}
+	if err := r.begin(); err != nil {
+		return nil, err
 	}
-	r.record.Entries = append(r.record.Entries, placeholder{Root: root.path, Path: path, Dir: rule.dir})
-	e := &r.record.Entries[len(r.record.Entries)-1]
 	if err := r.save(); err != nil {
-		return guarded{}, err
+		return nil, err
 	}
-	id, err := makePlaceholder(*e)
-	if err != nil {
-		r.record.Entries = r.record.Entries[:len(r.record.Entries)-1]
-		if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EROFS) || errors.Is(err, unix.ENOENT) {
-			return guarded{}, nil
+	made := map[string]fileID{}
+	kept := r.record.Entries[:0]
+	for _, e := range r.record.Entries {
+		if e.Ino == 0 {
+			id, err := makePlaceholder(e)
+			if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EROFS) || errors.Is(err, unix.ENOENT) {
+				continue
+			}
+			if err != nil {
+				return nil, fmt.Errorf("cannot protect %s from the agent: %w", e.Path, err)
+			}
+			e.Dev, e.Ino = id.dev, id.ino
 		}
-		return guarded{}, fmt.Errorf("cannot protect %s from the agent: %w", path, err)
+		made[e.Path] = fileID{e.Dev, e.Ino}
+		kept = append(kept, e)
 	}
-	e.Dev, e.Ino = id.dev, id.ino
-	return guarded{path: path, id: id, dir: rule.dir, json: rule.json, placeholder: true}, r.save()
+	r.record.Entries = kept
+	var out []guarded
+	for _, g := range all {
+		if g.placeholder {
+			var ok bool
+			if g.id, ok = made[g.path]; !ok {
+				continue
+			}
+		}
+		out = append(out, g)
+	}
+	return out, r.save()
 }
 
 // parentOf opens the directory of a placeholder, following no link.
@@ -257,19 +280,6 @@ func (r *registration) adopt(path string, id fileID, st os.FileInfo) bool {
 		}
 	}
 	return false
-}
-
-// commit writes what place and adopt have recorded.
-func (r *registration) commit() error {
-	if len(r.record.Entries) == 0 {
-		return nil
-	}
-	if r.file == nil {
-		if err := r.begin(); err != nil {
-			return err
-		}
-	}
-	return r.save()
 }
 
 // note keeps what the report at the end needs.
