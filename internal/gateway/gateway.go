@@ -197,6 +197,7 @@ func (g *Gateway) reload(c *config.Config) error {
 	}
 	g.policy = p
 	g.route.set(up)
+	g.engine.UpdateRoots(up.roots)
 	g.engine.Update(p)
 	g.dns.Update(p.domains)
 	return nil
