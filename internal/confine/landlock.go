@@ -196,10 +196,18 @@ func scopeSignals(abi int) error {
 	if errno != 0 || errata&errataSignals == 0 {
 		return nil
 	}
-	ruleset, err := newRuleset(abi, unix.LandlockRulesetAttr{Scoped: unix.LANDLOCK_SCOPE_SIGNAL})
+	// Every ruleset denies renames and links from one directory to another
+	// unless it grants them, even one that is not about files at all
+	// (landlock(7), LANDLOCK_ACCESS_FS_REFER). The first ruleset has decided
+	// on those.
+	const refer = unix.LANDLOCK_ACCESS_FS_REFER
+	ruleset, err := newRuleset(abi, unix.LandlockRulesetAttr{Handled_access_fs: refer, Scoped: unix.LANDLOCK_SCOPE_SIGNAL})
 	if err != nil {
 		return err
 	}
 	defer unix.Close(ruleset)
+	if err := addRule(ruleset, refer, grant{path: "/", rights: refer}); err != nil {
+		return err
+	}
 	return os.NewSyscallError("landlock_restrict_self", restrictSelf(ruleset, restrictFlags(abi)))
 }
