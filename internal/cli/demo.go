@@ -43,12 +43,12 @@ Exit codes: 0 when all honest work succeeded and every way out was stopped.`,
 	return c
 }
 
-func runDemo(ctx context.Context, out io.Writer, asJSON bool) error {
+func runDemo(ctx context.Context, out io.Writer, asJSON bool) (err error) {
 	stage, err := demo.NewStage()
 	if err != nil {
 		return err
 	}
-	defer stage.Close()
+	defer func() { err = errors.Join(err, stage.Close()) }()
 	if err := stage.Control(ctx); err != nil {
 		return fmt.Errorf("cannot trust the demo: %w", err)
 	}
@@ -99,7 +99,7 @@ func playDemo(ctx context.Context, stage *demo.Stage) ([]demo.Step, error) {
 		return nil, errors.Join(err, write.Close())
 	}
 	defer log.Close()
-	_, err = runCage(ctx, cfg, &spec, audit.Multi(log, stage.Audit()), stage.Dir)
+	_, err = runCage(ctx, cfg, &spec, audit.Multi(log, stage.Audit()), filepath.Dir(stage.Dir)) // the parent, from which the stage is removed
 	err = errors.Join(err, write.Close())
 	return stage.Judge(<-steps), err
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -117,7 +118,8 @@ func run(c *cobra.Command, f runFlags, args []string) error {
 	totals := &audit.Summary{}
 	status, err := runCage(c.Context(), cfg, &spec, audit.Multi(writer, totals), directories(f.audit)...)
 	if err != nil {
-		return &exitError{exitNotRun, err}
+		// 126 and 127 come with the reason why the command did not start.
+		return &exitError{cmp.Or(status.Code, exitNotRun), err}
 	}
 	if !f.quiet && !f.noSummary {
 		printSummary(os.Stderr, totals, f.summary, f.audit)
