@@ -181,6 +181,21 @@ var fileChecks = []check{
 			t.Errorf("the parent directory shows %v", r.List)
 		}
 	}},
+	{"renames-and-links-between-directories", "91 control", func(t *testing.T, s *suite) {
+		// What git, npm and apt do all the time.
+		in := s.cage(t)
+		for _, top := range []string{in.dir, "/tmp/work", "/var/tmp/work", s.home + "/work"} {
+			in.works(wire.Ask{Do: "mkdir", Path: top + "/a/deep"})
+			in.works(wire.Ask{Do: "mkdir", Path: top + "/b"})
+			in.works(wire.Ask{Do: "write", Path: top + "/a/file", Data: []byte("x")})
+			in.works(wire.Ask{Do: "rename", Path: top + "/a/file", To: top + "/b/file"})
+			in.works(wire.Ask{Do: "link", Path: top + "/b/file", To: top + "/a/other"})
+			in.works(wire.Ask{Do: "rename", Path: top + "/a/deep", To: top + "/b/deep"})
+			in.works(wire.Ask{Do: "symlink", Path: top + "/link", To: "b/file"})
+			in.works(wire.Ask{Do: "read", Path: top + "/link"})
+			in.works(wire.Ask{Do: "remove", Path: top + "/b"})
+		}
+	}},
 	{"symlinks-out-of-the-tree", "E2 89", func(t *testing.T, s *suite) {
 		secret := filepath.Join(s.home, ".ssh", "id_ed25519")
 		dir := t.TempDir()

@@ -56,7 +56,7 @@ func main() {
 	case "signal":
 		signal.Reset()
 		_ = syscall.Kill(os.Getpid(), syscall.Signal(number(arg)))
-		select {} // the signal ends us
+		block() // the signal ends us
 	case "flood":
 		flood(number(arg))
 	case "wait":
