@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 const (
@@ -68,8 +69,8 @@ func (x *exchange) setBody(out *http.Request) error {
 	case n == 0:
 		out.Body = nil
 	case n > 0 && n <= smallBody && len(out.Header["Expect"]) == 0 && len(x.r.Trailer) == 0:
-		buf := make([]byte, n)
-		if _, err := io.ReadFull(x.r.Body, buf); err != nil {
+		buf, err := x.readSmall(n)
+		if err != nil {
 			return err
 		}
 		out.Body = io.NopCloser(bytes.NewReader(buf))
@@ -79,6 +80,18 @@ func (x *exchange) setBody(out *http.Request) error {
 		out.Body = x.limit
 	}
 	return nil
+}
+
+// readSmall gives a body as long as a header: it is one packet or a few.
+func (x *exchange) readSmall(n int64) ([]byte, error) {
+	rc := http.NewResponseController(x.w)
+	rc.SetReadDeadline(time.Now().Add(x.e.limits.HeaderTimeout))
+	buf := make([]byte, n)
+	if _, err := io.ReadFull(x.r.Body, buf); err != nil {
+		return nil, err // the deadline stays: the server reads on when it closes the body
+	}
+	rc.SetReadDeadline(time.Time{})
+	return buf, nil
 }
 
 // limitedBody fails once more than max bytes came. The request upstream is

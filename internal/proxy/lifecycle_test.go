@@ -426,13 +426,18 @@ func TestSlowClientsAreClosed(t *testing.T) {
 		o.Limits.IdleTimeout = 60 * time.Millisecond
 	})
 	for name, start := range map[string]string{
-		"nothing": "", "half a header": "GET / HTTP/1.1\r\nHost: ", "half a hello": "\x16\x03\x01\x02\x00\x01", "idle": "GET / HTTP/1.1\r\nHost: " + good + "\r\n\r\n",
+		"nothing": "", "half a header": "GET / HTTP/1.1\r\nHost: ", "half a body": "POST / HTTP/1.1\r\nHost: " + good + "\r\nContent-Length: 10\r\n\r\n12345", "half a hello": "\x16\x03\x01\x02\x00\x01", "idle": "GET / HTTP/1.1\r\nHost: " + good + "\r\n\r\n",
 	} {
 		c := w.dialTo(w.plain)
 		io.WriteString(c, start)
 		c.SetReadDeadline(time.Now().Add(20 * time.Second))
 		if _, err := io.Copy(io.Discard, c); errors.Is(err, context.DeadlineExceeded) || err != nil && strings.Contains(err.Error(), "i/o timeout") {
 			t.Errorf("%s: not closed", name)
+		}
+	}
+	for _, r := range w.requests() {
+		if r.Method == "POST" {
+			t.Error("half a body was forwarded")
 		}
 	}
 }
@@ -524,6 +529,52 @@ func TestPanicInUpstreamPath(t *testing.T) {
 		}
 	}
 }
+
+// TestResumptionCarriesNoIdentity: a session ticket of one host is shown with
+// the name of another, and the name counts.
+func TestResumptionCarriesNoIdentity(t *testing.T) {
+	w := newWorld(t, only(good), echo)
+	cache := anySession{tls.NewLRUClientSessionCache(1)}
+	try := func(host string) (tls.ConnectionState, int) {
+		c := tls.Client(w.dialTo(w.tls), &tls.Config{ServerName: host, InsecureSkipVerify: true, ClientSessionCache: cache})
+		res, _ := raw(t, c, "GET / HTTP/1.1\r\nHost: "+host+"\r\nConnection: close\r\n\r\n")
+		return c.ConnectionState(), res.StatusCode
+	}
+	if _, status := try(good); status != 200 {
+		t.Fatal(status)
+	}
+	if state, status := try(good); status != 200 || !state.DidResume {
+		t.Fatalf("no session was resumed: %d", status)
+	}
+	if state, status := try(evil); status != 403 || !state.DidResume {
+		t.Errorf("status %d, resumed %v", status, state.DidResume)
+	}
+}
+
+// anySession offers the one session to every host.
+type anySession struct{ tls.ClientSessionCache }
+
+func (a anySession) Get(string) (*tls.ClientSessionState, bool) { return a.ClientSessionCache.Get("") }
+
+func (a anySession) Put(_ string, s *tls.ClientSessionState) { a.ClientSessionCache.Put("", s) }
+
+// TestPolicyThatPanicsInPassthrough closes one connection and no more.
+func TestPolicyThatPanicsInPassthrough(t *testing.T) {
+	w := newWorld(t, panicPolicy{}, echo)
+	if _, err := w.throughTo("", good); err == nil {
+		t.Error("a handshake succeeded")
+	}
+	w.e.Update(only(good))
+	if res, _ := get(t, w.viaTransparent(), "https://"+good+"/"); res.StatusCode != 200 {
+		t.Error(res.Status)
+	}
+}
+
+type panicPolicy struct{}
+
+func (panicPolicy) Decide(context.Context, *inspect.Request) inspect.Verdict { panic("a bug") }
+
+func (panicPolicy) Passthrough(hostname.Name, uint16) bool { panic("a bug") }
 
 type panicDialer struct{}
 
