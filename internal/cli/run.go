@@ -116,27 +116,53 @@ func run(c *cobra.Command, f runFlags, args []string) error {
 	}
 	defer writer.Close()
 	totals := &audit.Summary{}
-	status, err := runCage(c.Context(), cfg, &spec, audit.Multi(writer, totals), directories(f.audit)...)
-	if err != nil {
-		// 126 and 127 come with the reason why the command did not start.
-		return &exitError{cmp.Or(status.Code, exitNotRun), err}
-	}
+	end, err := runCage(c.Context(), cfg, &spec, audit.Multi(writer, totals), directories(f.audit)...)
 	if !f.quiet && !f.noSummary {
 		printSummary(os.Stderr, totals, f.summary, f.audit)
+		printFindings(os.Stderr, end.findings)
 	}
-	if status.Code != 0 {
-		return &exitError{status.Code, nil}
+	return end.exit(err)
+}
+
+// ending is how a cage ended.
+type ending struct {
+	status   cage.Status
+	findings []process.Finding
+}
+
+// exit turns the end of a command into ours. 126 and 127 come with the reason
+// why the command did not start; an error without a code means that the cage
+// could not be made.
+func (e ending) exit(err error) error {
+	code := e.status.Code
+	if err != nil {
+		code = cmp.Or(code, exitNotRun)
 	}
-	return nil
+	if code == 0 {
+		return nil
+	}
+	return &exitError{code, err}
+}
+
+// printFindings names files that this machine runs without being asked, and
+// that the agent made or changed where no guard could stand.
+func printFindings(w io.Writer, findings []process.Finding) {
+	if len(findings) == 0 {
+		return
+	}
+	fmt.Fprintln(w, paint(yellow, "agentcage: look at these before you go on, because this machine may run them by itself"))
+	for _, f := range findings {
+		fmt.Fprintf(w, "  %s  %s\n", printable(f.Path), f.Why)
+	}
 }
 
 // runCage makes the gateway and the cage, runs the command to its end, and
 // leaves nothing behind. From the command's start on, this process can write
 // only below the cage's own trees, the state directory and the extra paths.
-func runCage(ctx context.Context, cfg *config.Config, spec *cage.Spec, sink audit.Sink, extra ...string) (cage.Status, error) {
+func runCage(ctx context.Context, cfg *config.Config, spec *cage.Spec, sink audit.Sink, extra ...string) (ending, error) {
 	gw, err := gateway.New(gateway.Options{Config: cfg, Audit: sink, Name: spec.Name, HostNetwork: true, IPv6: hasIPv6()})
 	if err != nil {
-		return cage.Status{}, err
+		return ending{}, err
 	}
 	defer shutdown(gw)
 	spec.CA = gw.CACertificate()
@@ -148,7 +174,7 @@ func runCage(ctx context.Context, cfg *config.Config, spec *cage.Spec, sink audi
 
 	state, err := stateDir()
 	if err != nil {
-		return cage.Status{}, err
+		return ending{}, err
 	}
 	attach := func(l cage.Listeners) error {
 		// Placeholders in writable trees are removed at the end.
@@ -157,12 +183,17 @@ func runCage(ctx context.Context, cfg *config.Config, spec *cage.Spec, sink audi
 	}
 	p, err := process.Backend{}.Start(ctx, *spec, attach)
 	if err != nil {
-		return cage.Status{}, err
+		return ending{}, err
 	}
 	done := make(chan struct{})
 	defer close(done)
 	go forward(p, signals, done)
-	return p.Wait()
+	status, err := p.Wait()
+	end := ending{status: status}
+	if r, ok := p.(interface{ Findings() []process.Finding }); ok {
+		end.findings = r.Findings()
+	}
+	return end, err
 }
 
 func forward(p cage.Process, signals <-chan os.Signal, done <-chan struct{}) {
