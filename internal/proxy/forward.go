@@ -23,7 +23,14 @@ const (
 	smallBody = 64 << 10
 )
 
-var copyBuffers = sync.Pool{New: func() any { return new([copySize]byte) }}
+// smallCopy is the buffer for a body that is known to fit in it, as the answers
+// of most APIs do.
+const smallCopy = 4 << 10
+
+var (
+	copyBuffers  = sync.Pool{New: func() any { b := make([]byte, copySize); return &b }}
+	smallBuffers = sync.Pool{New: func() any { b := make([]byte, smallCopy); return &b }}
+)
 
 // forward sends an allowed request on, and its answer back.
 func (x *exchange) forward(ctx context.Context) {
@@ -63,12 +70,18 @@ func (x *exchange) outgoing(ctx context.Context) (*http.Request, error) {
 	return out, x.setBody(out)
 }
 
+// inMemory reports whether all of the request is read before it is sent on.
+func (x *exchange) inMemory() bool {
+	n := x.r.ContentLength
+	return n == 0 || 0 < n && n <= smallBody && len(x.r.Header["Expect"]) == 0 && len(x.r.Trailer) == 0
+}
+
 func (x *exchange) setBody(out *http.Request) error {
 	n := x.r.ContentLength
 	switch {
 	case n == 0:
 		out.Body = nil
-	case n > 0 && n <= smallBody && len(out.Header["Expect"]) == 0 && len(x.r.Trailer) == 0:
+	case x.inMemory():
 		buf, err := x.readSmall(n)
 		if err != nil {
 			return err
@@ -192,10 +205,15 @@ func (x *exchange) copyBody(res *http.Response) error {
 	if stream {
 		x.w.(http.Flusher).Flush()
 	}
-	buf := copyBuffers.Get().(*[copySize]byte)
-	defer copyBuffers.Put(buf)
+	buffers := &copyBuffers
+	if 0 < res.ContentLength && res.ContentLength <= smallCopy {
+		buffers = &smallBuffers
+	}
+	room := buffers.Get().(*[]byte)
+	defer buffers.Put(room)
+	buf := *room
 	for {
-		n, err := res.Body.Read(buf[:])
+		n, err := res.Body.Read(buf)
 		if n > 0 {
 			if _, werr := x.w.Write(buf[:n]); werr != nil {
 				return werr

@@ -86,12 +86,7 @@ func (x *exchange) serve() {
 		return
 	}
 	x.prepare()
-	parent := x.r.Context()
-	if x.upgrade {
-		parent = x.e.ctx // it outlives the handler
-	}
-	ctx, cancel := context.WithCancelCause(parent)
-	x.cancel = cancel
+	ctx := x.cancellable()
 	x.cc.requests.Add(1)
 	x.e.flows.add(&x.flow)
 	defer func() {
@@ -106,6 +101,27 @@ func (x *exchange) serve() {
 	default:
 		x.forward(ctx)
 	}
+}
+
+// cancellable gives the context of the exchange, and makes x.cancel end it.
+func (x *exchange) cancellable() context.Context {
+	ctx := x.r.Context()
+	if x.r.ProtoMajor == 1 && !x.upgrade && x.inMemory() {
+		// The server ends its context with the connection, which has
+		// nothing else to carry: that saves a context for each request.
+		// While a body is to be read the server does not watch.
+		x.cancel = func(cause error) {
+			if cause != nil {
+				x.cc.Conn.Close()
+			}
+		}
+		return ctx
+	}
+	if x.upgrade {
+		ctx = x.e.ctx // it outlives the handler
+	}
+	ctx, x.cancel = context.WithCancelCause(ctx)
+	return ctx
 }
 
 // end takes the flow off the list.
