@@ -136,7 +136,9 @@ func TestClients(t *testing.T) {
 // TestClientsPlainHTTP is the same without TLS.
 func TestClientsPlainHTTP(t *testing.T) {
 	for _, c := range clients {
-		if c.name == "node-https" || c.name == "java-httpclient" {
+		// Not for plain HTTP; or it asks to upgrade to h2c there, which is
+		// refused: see TestUpgradeToH2CSaysWhy.
+		if c.name == "node-https" || c.name == "java-httpclient" || c.name == "curl-h2" {
 			continue
 		}
 		t.Run(c.name, func(t *testing.T) {
@@ -218,6 +220,19 @@ func TestCurlProtocols(t *testing.T) {
 		if r.URI == "/post" && len(r.Body) != 1_000_000 {
 			t.Errorf("the server received %d bytes by %s", len(r.Body), r.Proto)
 		}
+	}
+}
+
+// TestUpgradeToH2CSaysWhy: upgrades other than to WebSocket are refused, with
+// the reason (A9, A11).
+func TestUpgradeToH2CSaysWhy(t *testing.T) {
+	need(t, "curl")
+	b, s := onSite(t, good)
+	if r := b.caged("curl", "-sS", "--http2", s.url("http", good, "/")); !strings.Contains(r.stdout, "upgrade to h2c is refused") {
+		t.Errorf("curl says %s", r.all())
+	}
+	if got := s.received(good); len(got) > 0 {
+		t.Errorf("the server received %+v", got)
 	}
 }
 
