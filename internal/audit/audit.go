@@ -57,6 +57,10 @@ type Record struct {
 	Kind string
 	ID   string // the same id that a refused client was shown; made by the sink when empty
 
+	// Revises is the decision that an earlier record with the same id
+	// told, when this one tells what came of it. It is not written.
+	Revises string
+
 	// Count is how many like events the record stands for; 0 means 1.
 	Count int
 }

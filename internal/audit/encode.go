@@ -60,7 +60,17 @@ func (r *Record) Append(dst []byte, redact Redactor) []byte {
 // BlockBody is the body of a refusal: the original's keys and order, with the
 // id under which the audit log has it.
 func BlockBody(reason, host, id string) []byte {
-	b := append(make([]byte, 0, 160), `{"blocked": true, "reason": `...)
+	return appendBody(`{"blocked": true, "reason": `, reason, host, id)
+}
+
+// ErrorBody is the body of an answer to a request that was allowed and came to
+// nothing.
+func ErrorBody(reason, host, id string) []byte {
+	return appendBody(`{"error": "upstream_error", "reason": `, reason, host, id)
+}
+
+func appendBody(head, reason, host, id string) []byte {
+	b := append(make([]byte, 0, 160), head...)
 	b = AppendString(b, reason, maxText)
 	b = append(b, `, "host": `...)
 	b = AppendString(b, host, maxHost)

@@ -18,9 +18,13 @@ const (
 // own.
 const Others = "(others)"
 
+// Failed is the decision of a row about requests that were allowed and that no
+// server answered.
+const Failed = "failed"
+
 // Row is one line of a Summary.
 type Row struct {
-	Decision string // "blocked", "flagged" or "allowed"
+	Decision string // "blocked", "flagged" or "allowed", or "failed" when allowed and not answered
 	Host     string
 	Reason   string // empty when allowed
 	Count    int
@@ -43,11 +47,15 @@ func (s *Summary) Put(r Record) error {
 		return nil
 	}
 	key := Row{Decision: decision(r.Decision), Host: s.clean(r.Host)}
+	if r.Kind == KindUpstream {
+		key.Decision = Failed
+	}
 	if key.Decision != "allowed" {
 		key.Reason = s.clean(r.Reason)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.revise(r.Revises, key.Host)
 	if s.rows == nil {
 		s.rows = make(map[Row]int)
 	}
@@ -56,6 +64,17 @@ func (s *Summary) Put(r Record) error {
 	}
 	s.rows[key] += max(r.Count, 1)
 	return nil
+}
+
+// revise takes back an allowed request that came to nothing, so that it is not
+// counted twice. One with a reason is left: flags are worth seeing.
+func (s *Summary) revise(was, host string) {
+	row := Row{Decision: was, Host: host}
+	if n, ok := s.rows[row]; ok && n > 1 {
+		s.rows[row]--
+	} else {
+		delete(s.rows, row)
+	}
 }
 
 // Snapshot returns the rows: blocked before flagged before allowed, and the
@@ -80,7 +99,7 @@ func (s *Summary) Snapshot() []Row {
 }
 
 func rank(decision string) int {
-	return slices.Index([]string{"blocked", "flagged", "allowed"}, decision)
+	return slices.Index([]string{"blocked", "flagged", Failed, "allowed"}, decision)
 }
 
 // clean makes text of the agent's fit for a terminal and for a bounded map.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -348,5 +349,30 @@ func TestWriterLeavesDevicesAlone(t *testing.T) {
 	entries, err := os.ReadDir(dir)
 	if err != nil || len(entries) != 1 || entries[0].Type()&os.ModeCharDevice == 0 {
 		t.Fatalf("the device was rotated: %v, %v", entries, err)
+	}
+}
+
+// TestSummaryCountsOnce: a request that was allowed and then came to nothing is
+// one row, not two.
+func TestSummaryCountsOnce(t *testing.T) {
+	var s Summary
+	for _, r := range []Record{
+		{Decision: "allowed", Host: "a"},
+		{Decision: "allowed", Host: "a"},
+		{Decision: "allowed", Host: "a", Kind: KindUpstream, Reason: "connection refused", Revises: "allowed"},
+		{Decision: "allowed", Host: "b"},
+		{Decision: "blocked", Host: "b", Reason: "private", Revises: "allowed"},
+	} {
+		if err := s.Put(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := []Row{
+		{Decision: "blocked", Host: "b", Reason: "private", Count: 1},
+		{Decision: Failed, Host: "a", Reason: "connection refused", Count: 1},
+		{Decision: "allowed", Host: "a", Count: 1},
+	}
+	if got := s.Snapshot(); !slices.Equal(got, want) {
+		t.Errorf("rows = %+v", got)
 	}
 }

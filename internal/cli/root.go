@@ -4,6 +4,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -15,7 +16,11 @@ var Version = "dev"
 // Main runs the command line and returns the exit code.
 func Main() int {
 	root := newRoot()
+	begun := usageErrors(root)
 	err := root.ExecuteContext(context.Background())
+	if err != nil && !*begun {
+		err = &exitError{exitUsage, err}
+	}
 	return report(os.Stderr, err)
 }
 
@@ -32,12 +37,44 @@ refuses it. What is not allowed is refused, with the reason, in the audit log.
 		Version:       Version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
+		Args:          knownCommand,
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
+	root.SuggestionsMinimumDistance = 2
 	root.SetVersionTemplate("agentcage, version {{.Version}}\n")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return &exitError{exitUsage, withHint(err, "see '"+c.CommandPath()+" --help'")}
 	})
 	root.AddCommand(newRun(), newDemo(), newCheck(), newProxy(), newDNS(), newTrust())
 	return root
+}
+
+// knownCommand refuses what is no command; cobra alone would print the help
+// and call it a success.
+func knownCommand(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	hint := "see 'agentcage --help'"
+	if like := c.SuggestionsFor(args[0]); len(like) > 0 {
+		hint = "did you mean 'agentcage " + like[0] + "'?"
+	}
+	return &exitError{exitUsage, withHint(fmt.Errorf("unknown command %q", args[0]), hint)}
+}
+
+// usageErrors gives everything that cobra refuses before a command begins the
+// exit code of a wrong flag.
+func usageErrors(root *cobra.Command) (begun *bool) {
+	begun = new(bool)
+	for _, c := range append(root.Commands(), root) {
+		run := c.RunE
+		if run == nil {
+			continue
+		}
+		c.RunE = func(c *cobra.Command, args []string) error {
+			*begun = true
+			return run(c, args)
+		}
+	}
+	return begun
 }

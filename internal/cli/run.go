@@ -396,10 +396,14 @@ func printSummary(w io.Writer, totals *audit.Summary, always bool, log string) {
 	for _, r := range rows {
 		counts[r.Decision] += r.Count
 	}
-	fmt.Fprintf(w, "\nagentcage: %s, %s, %s\n",
+	fmt.Fprintf(w, "\nagentcage: %s, %s, %s",
 		paint(green, fmt.Sprintf("%d allowed", counts["allowed"])),
 		paint(yellow, fmt.Sprintf("%d flagged", counts["flagged"])),
 		paint(red, fmt.Sprintf("%d blocked", counts["blocked"])))
+	if n := counts[audit.Failed]; n > 0 {
+		fmt.Fprintf(w, ", %s", paint(yellow, fmt.Sprintf("%d failed", n)))
+	}
+	fmt.Fprintln(w)
 	for _, r := range rows {
 		fmt.Fprintf(w, "  %6d %s %s", r.Count, paint(colourOf(r.Decision), fmt.Sprintf("%-8s", r.Decision)), printable(r.Host))
 		if r.Reason != "" {
@@ -407,8 +411,20 @@ func printSummary(w io.Writer, totals *audit.Summary, always bool, log string) {
 		}
 		fmt.Fprintln(w)
 	}
+	hintPrivate(w, rows)
 	if counts["blocked"]+counts["flagged"] > 0 && log != "" && log != "-" {
 		fmt.Fprintf(w, "  the audit log is %s\n", printable(log))
+	}
+}
+
+// hintPrivate says what to do about the one refusal that a person who meant the
+// host cannot guess the flag for.
+func hintPrivate(w io.Writer, rows []audit.Row) {
+	for _, r := range rows {
+		if strings.Contains(r.Reason, "address is not global") {
+			fmt.Fprintf(w, "hint: --allow-private %s, or private: true in the config, allows its private address\n", printable(r.Host))
+			return
+		}
 	}
 }
 
@@ -416,7 +432,7 @@ func colourOf(decision string) string {
 	switch decision {
 	case "allowed":
 		return green
-	case "flagged":
+	case "flagged", audit.Failed:
 		return yellow
 	default:
 		return red

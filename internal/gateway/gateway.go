@@ -113,7 +113,7 @@ func (g *Gateway) CACertificate() []byte { return g.authority.PEM() }
 func (g *Gateway) Ports() []uint16 {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.policy.domains.Ports()
+	return g.policy.ports
 }
 
 // Attach starts to serve a cage's listeners. It returns when all of them are

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"slices"
 
 	"github.com/agentcage/agentcage/internal/config"
 	"github.com/agentcage/agentcage/internal/hostname"
@@ -15,6 +16,7 @@ import (
 // only the token buckets in it outlive a reload.
 type policy struct {
 	domains *domain.Inspector
+	ports   []uint16
 	chain   *inspect.Chain
 }
 
@@ -23,7 +25,7 @@ func newPolicy(c *config.Config, buckets *ratelimit.State) (*policy, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &policy{domains: domains, chain: inspect.NewChain(
+	return &policy{domains: domains, ports: domains.Ports(), chain: inspect.NewChain(
 		// Order matters. The domain comes first, so that buckets are
 		// kept for allowed hosts only and an agent cannot fill the
 		// table with names of its own.
@@ -38,6 +40,9 @@ func newPolicy(c *config.Config, buckets *ratelimit.State) (*policy, error) {
 func (p *policy) Decide(ctx context.Context, r *inspect.Request) inspect.Verdict {
 	return p.chain.Decide(ctx, r)
 }
+
+// OpenPort implements proxy.PortPolicy.
+func (p *policy) OpenPort(port uint16) bool { return slices.Contains(p.ports, port) }
 
 // Passthrough implements proxy.Policy.
 func (p *policy) Passthrough(host hostname.Name, port uint16) bool {

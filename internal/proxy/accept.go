@@ -48,7 +48,7 @@ func (e *Engine) hand(cc *clientConn, c net.Conn) {
 	checked := strict.New(c, strict.Options{
 		MaxHeaderBytes: e.limits.MaxHeaderBytes,
 		HeadTimeout:    e.limits.HeaderTimeout,
-		OnReject:       func(reason string) { cc.fail(audit.KindProtocol, reason) },
+		OnReject:       func(reason, id string) { cc.failAs(id, audit.KindProtocol, reason) },
 	})
 	e.handoff.pass(&serverConn{Conn: checked, checked: checked, cc: cc})
 }
@@ -76,6 +76,7 @@ func (e *Engine) startTLS(cc *clientConn) {
 		cc.Close()
 		return
 	}
+	cc.trusted.Store(true)
 	cc.SetDeadline(time.Time{})
 	if tc.ConnectionState().NegotiatedProtocol == "h2" {
 		e.handoff.pass(tc)
@@ -153,8 +154,8 @@ func readError(err error) string {
 	return "connection lost"
 }
 
-// acceptConnect answers CONNECT. It always succeeds when the target is a host
-// and a port: only inside of the tunnel can a refusal be told in a way that
+// acceptConnect answers CONNECT. It succeeds for every host on a port that is
+// open for any: only inside of the tunnel can a refusal be told in a way that
 // programs show, and no server is contacted before a request passed there.
 func (x *exchange) acceptConnect() {
 	if x.cc.via != inspect.ViaProxy || x.r.ProtoMajor != 1 {
@@ -170,6 +171,10 @@ func (x *exchange) acceptConnect() {
 		return
 	}
 	x.req.Host, x.req.Port = host, port
+	if p, ok := (*x.e.policy.Load()).(PortPolicy); ok && !p.OpenPort(port) {
+		x.refuseHead(http.StatusForbidden, fmt.Sprintf("port not allowed for %s: %d", host, port))
+		return
+	}
 	if x.r.ContentLength != 0 {
 		x.refuseHead(http.StatusForbidden, "CONNECT with a body")
 		return

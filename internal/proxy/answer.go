@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/agentcage/agentcage/internal/audit"
 )
 
 // answer tells the client of a refusal, in the form that its program shows.
@@ -18,7 +20,7 @@ func (x *exchange) answer(status int, reason string) {
 	if status == http.StatusTooManyRequests {
 		h.Set("Retry-After", "1")
 	}
-	body := blockBody(reason, x.req.Host.String(), x.id)
+	body := audit.BlockBody(reason, x.req.Host.String(), x.id)
 	contentType := "application/json"
 	if isGit(x.r) {
 		// Of an error git shows nothing but text/plain.
@@ -34,7 +36,7 @@ func (x *exchange) answerError(reason string) {
 		answerGRPC(x.w, http.StatusBadGateway, reason)
 		return
 	}
-	x.write(http.StatusBadGateway, "application/json", errorBody(reason, x.req.Host.String(), x.id))
+	x.write(http.StatusBadGateway, "application/json", audit.ErrorBody(reason, x.req.Host.String(), x.id))
 }
 
 func (x *exchange) write(status int, contentType string, body []byte) {
@@ -46,62 +48,6 @@ func (x *exchange) write(status int, contentType string, body []byte) {
 	if x.r.Method != http.MethodHead {
 		x.w.Write(body)
 	}
-}
-
-// blockBody is the answer of the original, byte for byte, with an id added.
-func blockBody(reason, host, id string) []byte {
-	b := append(make([]byte, 0, 160+len(reason)), `{"blocked": true, "reason": `...)
-	b = appendJSON(b, reason)
-	return appendTail(b, host, id)
-}
-
-func errorBody(reason, host, id string) []byte {
-	b := append(make([]byte, 0, 160+len(reason)), `{"error": "upstream_error", "reason": `...)
-	b = appendJSON(b, reason)
-	return appendTail(b, host, id)
-}
-
-func appendTail(b []byte, host, id string) []byte {
-	b = append(b, `, "host": `...)
-	b = appendJSON(b, host)
-	b = append(b, `, "by": "agentcage", "id": `...)
-	b = appendJSON(b, id)
-	return append(b, '}')
-}
-
-// appendJSON quotes as Python's json.dumps does: ASCII only, with surrogate
-// pairs. Clients of the original compare whole bodies.
-func appendJSON(b []byte, s string) []byte {
-	const hex = "0123456789abcdef"
-	unit := func(u rune) {
-		b = append(b, '\\', 'u', hex[u>>12&15], hex[u>>8&15], hex[u>>4&15], hex[u&15])
-	}
-	b = append(b, '"')
-	for _, r := range s {
-		switch {
-		case r == '"' || r == '\\':
-			b = append(b, '\\', byte(r))
-		case r == '\n':
-			b = append(b, `\n`...)
-		case r == '\r':
-			b = append(b, `\r`...)
-		case r == '\t':
-			b = append(b, `\t`...)
-		case r == '\b':
-			b = append(b, `\b`...)
-		case r == '\f':
-			b = append(b, `\f`...)
-		case r >= ' ' && r < 0x7f:
-			b = append(b, byte(r))
-		case r > 0xffff:
-			r -= 0x10000
-			unit(0xd800 + r>>10)
-			unit(0xdc00 + r&0x3ff)
-		default:
-			unit(r)
-		}
-	}
-	return append(b, '"')
 }
 
 // The codes of gRPC (grpc.io/docs/guides/status-codes) that we answer with.

@@ -44,6 +44,7 @@ type clientConn struct {
 	seen      atomic.Bool  // a byte arrived
 	requests  atomic.Int64 // that were decided
 	accounted atomic.Bool  // its failure is in the audit log
+	trusted   atomic.Bool  // the client finished a TLS handshake with us
 	close     sync.Once
 }
 
@@ -114,21 +115,26 @@ func (cc *clientConn) handedOn() {
 }
 
 // recordEnd writes down a connection on which nothing was ever decided. One
-// that says nothing to the explicit proxy asks for nothing.
+// that says nothing to the explicit proxy asks for nothing, and neither does
+// one that was opened in advance, as clients do, and was not needed.
 func (cc *clientConn) recordEnd() {
-	if cc.requests.Load() == 0 && (cc.via != inspect.ViaProxy || cc.seen.Load()) {
+	if cc.requests.Load() == 0 && !cc.trusted.Load() && (cc.via != inspect.ViaProxy || cc.seen.Load()) {
 		cc.fail(audit.KindTunnel, "connection ended without a request")
 	}
 }
 
 // fail writes down why the connection carries no request, or none any more.
 // The first reason is the one that counts.
-func (cc *clientConn) fail(kind, reason string) {
+func (cc *clientConn) fail(kind, reason string) { cc.failAs(audit.NewID(), kind, reason) }
+
+// failAs is fail with the id that the client was shown.
+func (cc *clientConn) failAs(id, kind, reason string) {
 	if cc.accounted.Swap(true) {
 		return
 	}
 	host := cc.name()
 	r := audit.Record{
+		ID:       id,
 		Kind:     kind,
 		Method:   http.MethodConnect,
 		Host:     host.String(),

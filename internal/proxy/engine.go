@@ -38,6 +38,12 @@ type Policy interface {
 	Passthrough(host hostname.Name, port uint16) bool
 }
 
+// PortPolicy is an optional interface of a Policy that knows ports on which no
+// request can pass, whatever its host. CONNECT to one is refused at once.
+type PortPolicy interface {
+	OpenPort(port uint16) bool
+}
+
 // Dialer connects to hosts by name. It resolves once, refuses addresses that
 // the cage must not reach with a dial.RefusedError, and connects to the address
 // that it vetted.

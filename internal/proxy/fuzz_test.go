@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/agentcage/agentcage/internal/audit"
 	"github.com/agentcage/agentcage/internal/hostname"
 	"github.com/agentcage/agentcage/internal/inspect"
 )
@@ -16,7 +17,7 @@ func FuzzBlockBody(f *testing.F) {
 	f.Add("domain not in allowlist: x", "x")
 	f.Add("é\"\\\x00\u2028😀\xff", "")
 	f.Fuzz(func(t *testing.T, reason, host string) {
-		b := blockBody(reason, host, "1")
+		b := audit.BlockBody(reason, host, "1")
 		var got refusal
 		if err := json.Unmarshal(b, &got); err != nil {
 			t.Fatalf("%q: %v", b, err)

@@ -269,7 +269,18 @@ func (x *exchange) refuseHead(status int, reason string) {
 
 // record writes one decision to the audit log.
 func (e *Engine) record(f *flow, v inspect.Verdict) error {
+	return e.put(f, v, "")
+}
+
+// revise writes down what came of a request that was let through. It is too
+// late to refuse on an error, which the log has counted.
+func (e *Engine) revise(f *flow, was, is inspect.Verdict) {
+	_ = e.put(f, is, was.Decision.String())
+}
+
+func (e *Engine) put(f *flow, v inspect.Verdict, revises string) error {
 	r := audit.Record{
+		Revises:  revises,
 		Kind:     f.kind,
 		ID:       f.id,
 		Method:   f.req.Method,
@@ -310,7 +321,7 @@ func auditURL(r *inspect.Request, path string) string {
 // recordUpstream notes that an allowed request came to nothing.
 func (x *exchange) recordUpstream(reason string) {
 	f := flow{req: x.req, id: x.id, kind: audit.KindUpstream}
-	x.e.record(&f, inspect.Verdict{Decision: x.verdict.Decision, Reason: reason})
+	x.e.revise(&f, x.verdict, inspect.Verdict{Decision: x.verdict.Decision, Reason: reason})
 }
 
 // failed answers a request whose upstream did not.
@@ -326,7 +337,10 @@ func (x *exchange) failed(ctx context.Context, err error) {
 			x.answer(http.StatusForbidden, ended.reason)
 		}
 	case errors.As(err, &refused):
-		x.refuse(http.StatusForbidden, refused.Error())
+		x.e.revise(&x.flow, x.verdict, inspect.Verdict{Reason: refused.Error()})
+		if !x.answered {
+			x.answer(http.StatusForbidden, refused.Error())
+		}
 	case x.r.Context().Err() != nil, errors.As(err, &malformed):
 		panic(http.ErrAbortHandler) // the client went away, or sent what was refused
 	default:

@@ -279,3 +279,27 @@ func TestSamePathIsMatchedAndSent(t *testing.T) {
 		}
 	}
 }
+
+// closedPorts is a policy that knows which ports are open.
+type closedPorts struct{ Policy }
+
+func (closedPorts) OpenPort(port uint16) bool { return port == 443 }
+
+// TestConnectToAClosedPort is rules.md 6: a tunnel to a port that is open for
+// no host is refused at once, before a program waits for a greeting in it.
+func TestConnectToAClosedPort(t *testing.T) {
+	w := newWorld(t, closedPorts{only(good)}, echo)
+	if c, err := w.connect(good + ":443"); err != nil {
+		t.Errorf("the open port is refused: %v", err)
+	} else {
+		c.Close()
+	}
+	if c, err := w.connect(good + ":22"); err == nil {
+		c.Close()
+		t.Error("the closed port is connected")
+	}
+	w.audit.await(t, "the refusal", reasonHas("port not allowed for "+good+": 22"))
+	if n := w.dialer.count(); n > 0 {
+		t.Errorf("%d connections to servers", n)
+	}
+}

@@ -66,7 +66,7 @@ func TestBlockAnswer(t *testing.T) {
 	if body != want || res.Header.Get("Content-Type") != "application/json" || len(id) != 16 {
 		t.Errorf("%v %s", res.Header, body)
 	}
-	if got := string(blockBody("é \"\\\n\x01 😀\x7f", "h", "1")); got !=
+	if got := string(audit.BlockBody("é \"\\\n\x01 😀\x7f", "h", "1")); got !=
 		`{"blocked": true, "reason": "\u00e9 \"\\\n\u0001 \ud83d\ude00\u007f", "host": "h", "by": "agentcage", "id": "1"}` {
 		t.Errorf("escapes: %s", got)
 	}

@@ -70,11 +70,11 @@ func (e *Engine) passThrough(cc *clientConn) {
 func (e *Engine) recordDial(f *flow, v inspect.Verdict, err error) {
 	var refused *dial.RefusedError
 	if errors.As(err, &refused) {
-		e.record(f, inspect.Verdict{Reason: refused.Error()})
+		e.revise(f, v, inspect.Verdict{Reason: refused.Error()})
 		return
 	}
 	failed := flow{req: f.req, id: f.id, kind: audit.KindUpstream}
-	e.record(&failed, inspect.Verdict{Decision: v.Decision, Reason: upstreamReason(err)})
+	e.revise(&failed, v, inspect.Verdict{Decision: v.Decision, Reason: upstreamReason(err)})
 }
 
 // splice copies both ways until both ended, ctx does, or nothing came for the

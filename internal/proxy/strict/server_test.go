@@ -99,7 +99,7 @@ func TestServerAnswersInOrder(t *testing.T) {
 // on its way: the response stays whole, and its request is not cancelled.
 func TestRefusalDoesNotCutAResponse(t *testing.T) {
 	refused := make(chan string, 1)
-	c, br := serve(t, Options{OnReject: func(r string) { refused <- r }}, func(w http.ResponseWriter, r *http.Request) {
+	c, br := serve(t, Options{OnReject: func(r, _ string) { refused <- r }}, func(w http.ResponseWriter, r *http.Request) {
 		<-refused
 		if r.Context().Err() != nil {
 			t.Error("the request was cancelled")
@@ -170,7 +170,7 @@ func TestDeadlinePassesThrough(t *testing.T) {
 
 // Hijack after Relax, while net/http reads ahead: as for a 101.
 func TestRelaxDuringBackgroundRead(t *testing.T) {
-	c, br := serve(t, Options{OnReject: func(r string) { t.Error("refused:", r) }}, func(w http.ResponseWriter, _ *http.Request) {
+	c, br := serve(t, Options{OnReject: func(r, _ string) { t.Error("refused:", r) }}, func(w http.ResponseWriter, _ *http.Request) {
 		conn, rw, err := http.NewResponseController(w).Hijack()
 		if err != nil {
 			t.Error(err)

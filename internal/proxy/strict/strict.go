@@ -15,6 +15,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/agentcage/agentcage/internal/audit"
 )
 
 // Defaults of [Options].
@@ -55,13 +57,15 @@ type Options struct {
 
 	// OnReject is called once, by the goroutine that reads, with a fixed
 	// ASCII text that holds no byte of the agent's.
-	OnReject func(reason string)
+	// The id is the one that the client is shown.
+	OnReject func(reason, id string)
 }
 
 // RejectError is the refusal of a stream. It is permanent.
 type RejectError struct {
 	Status int    // 400, or 431 for a head that is too large
 	Reason string // fixed ASCII text
+	ID     string // shown to the client
 }
 
 func (e *RejectError) Error() string { return "refused HTTP/1 stream: " + e.Reason }
@@ -476,12 +480,12 @@ func (c *Conn) refuse(status int, why string) {
 	if c.err != nil || c.relaxed.Load() {
 		return
 	}
-	c.err = &RejectError{Status: status, Reason: why}
+	c.err = &RejectError{Status: status, Reason: why, ID: audit.NewID()}
 	if c.state == inHead {
 		c.poison = poison
 	}
 	c.reject.Store(c.err)
 	if c.opt.OnReject != nil {
-		c.opt.OnReject(why)
+		c.opt.OnReject(why, c.err.ID)
 	}
 }

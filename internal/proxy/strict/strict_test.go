@@ -219,7 +219,7 @@ func TestRefusesHeads(t *testing.T) {
 		for _, one := range []bool{false, true} {
 			calls := 0
 			reason := ""
-			out, err := pass(in+"hello"+get+"\r\n", one, Options{OnReject: func(r string) { calls++; reason = r }})
+			out, err := pass(in+"hello"+get+"\r\n", one, Options{OnReject: func(r, _ string) { calls++; reason = r }})
 			var re *RejectError
 			if !errors.As(err, &re) || out != poison {
 				t.Errorf("%s (one byte a read: %v): passed %q, %v", name, one, out, err)
@@ -344,7 +344,7 @@ func TestBodyIsNotCopied(t *testing.T) {
 func TestRelax(t *testing.T) {
 	raw := "\x16\x03\x01 raw \n bytes"
 	in := "CONNECT a.example:443 HTTP/1.1\r\n" + host + "\r\n"
-	c := New(&memConn{r: strings.NewReader(in + raw)}, Options{OnReject: func(r string) { t.Error("refused:", r) }})
+	c := New(&memConn{r: strings.NewReader(in + raw)}, Options{OnReject: func(r, _ string) { t.Error("refused:", r) }})
 	head := make([]byte, len(in))
 	if _, err := io.ReadFull(c, head); err != nil {
 		t.Fatal(err)

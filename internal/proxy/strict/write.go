@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/http"
 	"time"
+
+	"github.com/agentcage/agentcage/internal/audit"
 )
 
 // serverAnswer is what net/http writes, with one Write, for a request line that
@@ -27,7 +29,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 }
 
 func answerFor(e *RejectError) []byte {
-	body := fmt.Sprintf(`{"blocked": true, "reason": "%s", "host": "", "by": "agentcage"}`, e.Reason)
+	body := audit.BlockBody(e.Reason, "", e.ID)
 	return fmt.Appendf(nil, "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\n"+
 		"Content-Length: %d\r\nConnection: close\r\n\r\n%s",
 		e.Status, http.StatusText(e.Status), len(body), body)
