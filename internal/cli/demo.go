@@ -92,7 +92,8 @@ func playDemo(ctx context.Context, stage *demo.Stage) ([]demo.Step, error) {
 	steps := demo.Collect(read)
 	spec := cage.Spec{
 		Name: cfg.Name, Command: []string{exe, "demo", "agent"}, Dir: stage.Project, Env: stage.Env(),
-		ReadOnly: []string{exe}, Stdin: null, Stdout: write, Stderr: os.Stderr,
+		// The demo's home is not the user's, in which our program may lie.
+		ReadOnly: []string{exe}, AllowSensitive: []string{exe}, Stdin: null, Stdout: write, Stderr: os.Stderr,
 	}
 	log, err := audit.Open(filepath.Join(stage.Dir, "audit.jsonl"), audit.Options{KeepAllowed: true})
 	if err != nil {
