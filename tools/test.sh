@@ -59,6 +59,7 @@ if [ "$(id -u)" = 0 ]; then
 	done | tar --null -T - -cf - | tar -xf - -C "$home/src"
 	cp agentcage bin/skipcheck "$home/bin/"
 	go build -trimpath -buildvcs=false -o "$home/bin/test2json" cmd/test2json
+	go build -trimpath -buildvcs=false -o "$home/bin/probe" ./internal/cage/cagetest/probe
 	# The user has no module cache: test binaries are built here and run there.
 	mkdir "$home/tests"
 	go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Dir}}{{end}}' ./... | sed '/^$/d' |
@@ -70,7 +71,7 @@ if [ "$(id -u)" = 0 ]; then
 	chown -R "$user": "$home"
 	runuser -u "$user" -- env -i HOME="$home" USER="$user" LOGNAME="$user" LANG=C.UTF-8 \
 		PATH="$home/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:$(go env GOROOT)/bin" \
-		AGENTCAGE_BIN="$home/bin/agentcage" CGO_ENABLED=0 bash -c '
+		AGENTCAGE_BIN="$home/bin/agentcage" AGENTCAGE_PROBE="$home/bin/probe" CGO_ENABLED=0 bash -c '
 		set -euo pipefail
 		cd "$HOME"
 		while read -r package dir name; do
