@@ -160,7 +160,7 @@ func (s *Session) makeRaw() error {
 	}
 	if s.cooked == nil {
 		s.cooked = now
-		unix.IoctlSetTermios(s.master, unix.TCSETS, now)
+		_ = unix.IoctlSetTermios(s.master, unix.TCSETS, now) // a comfort: the cage's end has sane defaults
 	}
 	raw := *s.cooked
 	raw.Iflag &^= unix.IGNBRK | unix.BRKINT | unix.PARMRK | unix.ISTRIP | unix.INLCR | unix.IGNCR | unix.ICRNL | unix.IXON
@@ -178,7 +178,7 @@ func (s *Session) restore() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.raw && s.cooked != nil && s.foreground() {
-		unix.IoctlSetTermios(s.in, unix.TCSETS, s.cooked)
+		_ = unix.IoctlSetTermios(s.in, unix.TCSETS, s.cooked) // fails only when the terminal is gone
 	}
 	s.raw = false
 }
@@ -193,7 +193,7 @@ func (s *Session) active() bool {
 // when it has changed.
 func (s *Session) resize() {
 	if size, err := unix.IoctlGetWinsize(s.in, unix.TIOCGWINSZ); err == nil {
-		unix.IoctlSetWinsize(s.master, unix.TIOCSWINSZ, size)
+		_ = unix.IoctlSetWinsize(s.master, unix.TIOCSWINSZ, size) // a comfort, and the next SIGWINCH tries again
 	}
 }
 
@@ -400,7 +400,7 @@ func (s *Session) end() {
 		signal.Stop(s.signals)
 		unregister(s)
 		close(s.closing)
-		unix.Write(s.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+		_, _ = unix.Write(s.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // only a full counter refuses it, and it starts at 0
 		go func() { // a write to a terminal that is held with Ctrl-S may take its time
 			s.workers.Wait()
 			s.config.Master.Close()

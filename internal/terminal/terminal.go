@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -84,6 +85,25 @@ func Foreground(slave *os.File, pid int) error {
 		return fmt.Errorf("cannot continue the command: %w", err)
 	}
 	return nil
+}
+
+// CatchKeys catches the signals of Ctrl-C, Ctrl-\ and Ctrl-Z from now on and
+// returns what passes them to the process group of the command. Until
+// Foreground the terminal sends them to the leader's group, where they would be
+// lost, or end the leader. Call CatchKeys before Lead, and pass, once, after
+// Foreground, whose SIGCONT would undo a Ctrl-Z. There is no end to passing on:
+// a signal may arrive late, and the agent, who could send them to the leader,
+// can send them to its own processes as well.
+func CatchKeys() (pass func(pid int)) {
+	caught := make(chan os.Signal, 3) // one of each is enough, as it is for the kernel
+	signal.Notify(caught, unix.SIGINT, unix.SIGQUIT, unix.SIGTSTP)
+	return func(pid int) {
+		go func() {
+			for s := range caught {
+				unix.Kill(-pid, s.(unix.Signal))
+			}
+		}()
+	}
 }
 
 // Spurious says that a stop of the command, seen by wait4(2) with WUNTRACED,

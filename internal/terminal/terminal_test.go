@@ -125,6 +125,12 @@ func initCage(command []string) error {
 		unix.CloseOnExec(fd)
 	}
 	signal.Ignore(unix.SIGHUP)
+	passKeys := CatchKeys()
+	var early chan os.Signal // the foreground waits for a key
+	if os.Getenv("EARLY") != "" {
+		early = make(chan os.Signal, 1)
+		signal.Notify(early, unix.SIGINT, unix.SIGQUIT, unix.SIGTSTP)
+	}
 	if err := Lead(slave); err != nil {
 		return err
 	}
@@ -135,12 +141,16 @@ func initCage(command []string) error {
 		return err
 	}
 	pid := cmd.Process.Pid
+	if early != nil {
+		<-early
+	}
 	inForeground := os.Getenv("LAZY") == ""
 	if inForeground {
 		if err := Foreground(slave, pid); err != nil {
 			return err
 		}
 	}
+	passKeys(pid)
 	for {
 		var ws unix.WaitStatus
 		if _, err := unix.Wait4(pid, &ws, unix.WUNTRACED, nil); errors.Is(err, unix.EINTR) {
@@ -301,6 +311,32 @@ func TestInterruptAndQuit(t *testing.T) {
 		u.expect(fmt.Sprintf("code=%d\r\n", code))
 		u.prompt()
 	}
+}
+
+// TestEarlyKeys: a key that comes before the command is in the foreground is
+// not lost, and does not end pid 1 instead.
+func TestEarlyKeys(t *testing.T) {
+	u := newUser(t)
+	for key, code := range map[string]int{"\x03": 130, "\x1c": 131} {
+		u.keys("EARLY=1 " + u.run + " sh -c 'ulimit -c 0; echo go; exec sleep 1000'\n")
+		u.expect("go\r\n")
+		u.keys(key)
+		u.prompt()
+		u.wantCooked(true)
+		u.keys("echo code=$?\n")
+		u.expect(fmt.Sprintf("code=%d\r\n", code))
+		u.prompt()
+	}
+	u.keys("EARLY=1 " + u.run + " sh -c 'echo go; read x; echo got=$x'\n")
+	u.expect("go\r\n")
+	u.keys("\x1a")
+	u.expect("Stopped")
+	u.prompt()
+	u.keys("fg\n")
+	u.expect("fg\r\n")
+	u.keys("word\n")
+	u.expect("got=word\r\n")
+	u.prompt()
 }
 
 func TestSuspendAndContinue(t *testing.T) {
