@@ -134,7 +134,7 @@ func (e *encoder) findings(fs []Finding) {
 			e.raw(", ")
 		}
 		e.field(`{"name": `, f.Name, maxWord)
-		e.field(`, "action": `, f.Action, maxWord)
+		e.field(`, "action": `, actionWord(f.Action), maxWord)
 		e.field(`, "reason": `, f.Reason, maxWhy)
 		e.field(`, "severity": `, f.Severity, maxWord)
 		e.raw("}")
@@ -236,4 +236,15 @@ func appendRune(dst []byte, r rune) []byte {
 // appendUnit writes one UTF-16 code unit.
 func appendUnit(dst []byte, u uint16) []byte {
 	return append(dst, '\\', 'u', hexDigits[u>>12], hexDigits[u>>8&15], hexDigits[u>>4&15], hexDigits[u&15])
+}
+
+// actionWord is the verb that the original writes for a finding's decision.
+func actionWord(decision string) string {
+	switch decision {
+	case "blocked":
+		return "block"
+	case "flagged":
+		return "flag"
+	}
+	return decision
 }

@@ -23,7 +23,7 @@ func TestRecordLine(t *testing.T) {
 		want string
 	}{
 		{"least", Record{Time: noon}, `{"ts": "2026-02-03T11:00:00+00:00", "direction": "outbound", "method": "", "host": "", "port": 0, "path": "", "url": "", "decision": "blocked", "reason": ""}`},
-		{"full", full, `{"ts": "2026-02-03T11:00:00.001500+00:00", "direction": "inbound", "method": "GET", "host": "example.com", "port": 443, "path": "/\u00fc", "url": "https://example.com/%c3%bc", "decision": "flagged", "reason": "a \"b\"", "source": "10.0.0.1", "secrets_injected": ["A", "B"], "secrets_redacted": ["C"], "inspectors": [{"name": "domain", "action": "flagged", "reason": "r", "severity": "warning"}, {"name": "x", "action": "y", "reason": "z", "severity": "info"}], "kind": "tunnel", "id": "0a", "count": 3}`},
+		{"full", full, `{"ts": "2026-02-03T11:00:00.001500+00:00", "direction": "inbound", "method": "GET", "host": "example.com", "port": 443, "path": "/\u00fc", "url": "https://example.com/%c3%bc", "decision": "flagged", "reason": "a \"b\"", "source": "10.0.0.1", "secrets_injected": ["A", "B"], "secrets_redacted": ["C"], "inspectors": [{"name": "domain", "action": "flag", "reason": "r", "severity": "warning"}, {"name": "x", "action": "y", "reason": "z", "severity": "info"}], "kind": "tunnel", "id": "0a", "count": 3}`},
 		{"unknown words", Record{Time: noon, Direction: "up", Decision: "yes"}, `{"ts": "2026-02-03T11:00:00+00:00", "direction": "outbound", "method": "", "host": "", "port": 0, "path": "", "url": "", "decision": "blocked", "reason": ""}`},
 	}
 	for _, tt := range tests {

@@ -70,7 +70,7 @@ func Agent(out io.Writer) error {
 		cancel()
 		s := Step{Name: a.name, Title: a.title, Honest: a.honest, Worked: err == nil, Outcome: outcome, Layer: a.layer}
 		if err != nil {
-			s.Outcome = strings.TrimSpace(outcome + " " + err.Error())
+			s.Outcome = err.Error()
 		}
 		if err := enc.Encode(s); err != nil {
 			return err
@@ -186,7 +186,7 @@ func rawTo443(ctx context.Context) (string, error) {
 	}
 	answer, err := io.ReadAll(io.LimitReader(c, 512))
 	if err != nil || len(answer) == 0 || bytes.Contains(answer, []byte(`"blocked": true`)) || bytes.HasPrefix(answer, []byte("HTTP/1.1 400")) {
-		return "closed without an answer from outside", errors.Join(err, errors.New("refused"))
+		return "", errors.New("closed, and nobody outside was asked")
 	}
 	return string(answer), nil
 }
