@@ -48,6 +48,10 @@ type Options struct {
 	// /dev/pts, that may be opened for reading and writing and be used
 	// with ioctl(2); nothing can be made or removed there.
 	Devices []string
+	// List are directories whose names, and those of everything below them,
+	// may be read, but no content. It is for the root of a view that shows
+	// nothing but what was given: a program that lists / is no attack.
+	List []string
 
 	Without []Layer // layers that may be left out, because the user said so
 

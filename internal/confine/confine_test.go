@@ -41,7 +41,7 @@ var roles map[string]func(dir string) error
 func init() {
 	roles = map[string]func(string) error{
 		"cage": roleCage, "threads": roleThreads, "try": roleTry, "notify": roleNotify,
-		"gateway": roleGateway, "incomplete": roleIncomplete, "program": roleProgram, "signal": roleSignal,
+		"sibling": roleSibling, "list": roleList, "gateway": roleGateway, "incomplete": roleIncomplete, "program": roleProgram, "signal": roleSignal,
 		"foreign": roleForeign, "nothing": func(string) error { return nil }, "verify-bare": roleVerifyBare,
 	}
 }
@@ -56,6 +56,9 @@ func play(t *testing.T, role string, caged bool, extra ...string) (string, error
 	if err := os.Mkdir(filepath.Join(dir, "rw"), 0o777); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.WriteFile(filepath.Join(dir, "secret"), []byte("s"), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), roleVar+"="+role, "CONFINE_TEST_DIR="+dir)
 	cmd.Env = append(cmd.Env, extra...)
@@ -68,7 +71,7 @@ func play(t *testing.T, role string, caged bool, extra ...string) (string, error
 	}
 	out, err := cmd.CombinedOutput()
 	if caged && errors.Is(err, unix.EPERM) {
-		t.Skip("this user may not make user namespaces here")
+		t.Skip("needs user namespaces: this user may not make any here")
 	}
 	return string(out), err
 }
@@ -110,10 +113,10 @@ func roleCage(dir string) error {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(dir, "f"), nil, 0o600); !errors.Is(err, unix.EACCES) {
-		return fmt.Errorf("writing beside the allowed directory: %v", err)
+		return fmt.Errorf("writing beside the allowed directory: %v", err) //nolint:errorlint // nil is the worst of them
 	}
 	if _, err := os.ReadDir(dir); !errors.Is(err, unix.EACCES) {
-		return fmt.Errorf("reading beside the allowed directory: %v", err)
+		return fmt.Errorf("reading beside the allowed directory: %v", err) //nolint:errorlint // nil is the worst of them
 	}
 	if err := os.WriteFile("/dev/null", []byte("x"), 0); err != nil {
 		return err
@@ -143,6 +146,52 @@ func roleTry(dir string) error {
 		return err
 	}
 	return tryMatrix()
+}
+
+// roleSibling is what a thread that is not the one of the command could start:
+// its bounding set is full, and gives uid 0 nothing all the same.
+func roleSibling(dir string) error {
+	o := testOptions(dir)
+	if err := verifyThread(o, "/proc/thread-self/status", "CapInh", "CapPrm", "CapEff", "CapAmb"); err != nil {
+		return err
+	}
+	if err := errors.Join(verifyLandlock(o), verifySeccomp()); err != nil {
+		return err
+	}
+	return tryMatrix()
+}
+
+// TestListRoot: the names in / may be listed, and nothing else there.
+func TestListRoot(t *testing.T) { mustPlay(t, "list", true) }
+
+func roleList(dir string) error {
+	o := testOptions(dir)
+	o.List = []string{"/"}
+	if err := tryForbidden(o); err == nil {
+		return errors.New("a process without Landlock passed for a confined one")
+	}
+	if _, err := Apply(o); err != nil {
+		return err
+	}
+	if err := Verify(o); err != nil {
+		return err
+	}
+	for _, d := range []string{"/", dir} {
+		if _, err := os.ReadDir(d); err != nil {
+			return err
+		}
+	}
+	if _, err := os.ReadFile(filepath.Join(dir, "secret")); !errors.Is(err, unix.EACCES) {
+		return fmt.Errorf("reading a file that may only be listed: %v", err)
+	}
+	if left, err := os.ReadDir(filepath.Join(dir, "rw")); err != nil || len(left) != 0 {
+		return fmt.Errorf("left behind: %v %v", left, err)
+	}
+	o.ReadWrite = nil
+	if err := verifyLandlock(o); err == nil {
+		return errors.New("verified although nothing was left to try")
+	}
+	return nil
 }
 
 // tryMatrix is the table of sockets: what programs need works, the rest does not.
@@ -268,7 +317,7 @@ func roleThreads(dir string) error {
 				errs <- fmt.Errorf("a thread reads what it must not: %v", err)
 				return
 			}
-			errs <- again("try", dir)
+			errs <- again("sibling", dir)
 		}()
 	}
 	ready.Wait()
@@ -427,14 +476,14 @@ func TestPrograms(t *testing.T) {
 		t.Run(filepath.Base(p[0]), func(t *testing.T) {
 			path, err := exec.LookPath(p[0])
 			if err != nil {
-				t.Skipf("%s is not installed", p[0])
+				t.Skipf("needs %s: it is what runs in the cage", p[0])
 			}
 			if path, err = filepath.EvalSymlinks(path); err != nil {
 				t.Fatal(err)
 			}
 			if strings.Contains(path, "shims") {
 				if path = "/usr/bin/" + p[0]; exec.Command(path, "--version").Run() != nil {
-					t.Skipf("only a wrapper of %s is installed", p[0])
+					t.Skipf("needs %s: only a wrapper of it is installed", p[0])
 				}
 			}
 			args, _ := json.Marshal(append([]string{path}, p[1:]...))
@@ -470,7 +519,7 @@ func roleProgram(dir string) error {
 
 func TestGateway(t *testing.T) {
 	if abi, err := landlockABI(); err != nil || abi < 8 && !perProcess() {
-		t.Skip("needs Landlock, and CGO_ENABLED=0 before version 8 of it")
+		t.Skip("needs CGO_ENABLED=0: before version 8 of Landlock only a Go program without C confines all of its threads")
 	}
 	mustPlay(t, "gateway", false)
 }
@@ -528,7 +577,7 @@ func gatewayLives(dir, config string) error {
 // TestForeign: another architecture's call numbers end the process.
 func TestForeign(t *testing.T) {
 	if runtime.GOARCH != "amd64" {
-		t.Skip("needs amd64")
+		t.Skip("needs amd64: the call numbers are those of i386")
 	}
 	mustPlay(t, "foreign", true)
 }

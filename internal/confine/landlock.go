@@ -60,7 +60,7 @@ func landlockABI() (int, error) {
 	case errno == unix.ENOSYS:
 		return 0, errors.New("this kernel was built without Landlock (it came with Linux 5.13)")
 	case errno == unix.EOPNOTSUPP:
-		return 0, errors.New("Landlock is switched off at boot; add landlock to the lsm= parameter of the kernel")
+		return 0, errors.New("the kernel has Landlock switched off at boot; add landlock to the lsm= parameter of the kernel")
 	case errno != 0:
 		return 0, fmt.Errorf("cannot ask for the version of Landlock: %w", errno)
 	case abi < 1:
@@ -86,6 +86,9 @@ func (o Options) grants() []grant {
 	}
 	for _, p := range o.Devices {
 		g = append(g, grant{path: p, rights: rightsDevice})
+	}
+	for _, p := range o.List {
+		g = append(g, grant{path: p, rights: unix.LANDLOCK_ACCESS_FS_READ_DIR})
 	}
 	return g
 }

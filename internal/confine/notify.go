@@ -63,7 +63,7 @@ func ServeNotify(ctx context.Context, f *os.File, report func(Attempt)) error {
 	woken := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(woken)
-		unix.Write(wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+		_, _ = unix.Write(wake, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // only a full counter refuses it, and it starts at 0
 	})
 	defer func() {
 		if !stop() {

@@ -4,6 +4,7 @@ package confine
 
 import (
 	"errors"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -24,11 +25,12 @@ func allThreads(trap, a1, a2, a3 uintptr) error {
 	return nil
 }
 
-// perProcess says whether allThreads covers every thread.
-func perProcess() bool {
+// perProcess says whether allThreads covers every thread. That is a property
+// of the binary.
+var perProcess = sync.OnceValue(func() bool {
 	_, _, errno := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0, 0)
 	return errno != syscall.ENOTSUP
-}
+})
 
 // ErrCgo is why Landlock cannot be had for a whole process in a binary with
 // cgo, on kernels that restrict one thread at a time.

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -30,8 +29,11 @@ func Verify(o Options) error {
 	}
 	if !o.without(LayerCapabilities) {
 		bits, err := unix.PrctlRetInt(unix.PR_GET_SECUREBITS, 0, 0, 0, 0)
-		if err != nil || bits != secureBits {
-			return &LayerError{LayerCapabilities, fmt.Errorf("securebits are %#x, not %#x (%v)", bits, secureBits, err)}
+		if err != nil {
+			return &LayerError{LayerCapabilities, fmt.Errorf("reading securebits failed: %w", err)}
+		}
+		if bits != secureBits {
+			return &LayerError{LayerCapabilities, fmt.Errorf("securebits are %#x, not %#x", bits, secureBits)}
 		}
 	}
 	if err := verifyRlimits(o); err != nil {
@@ -43,7 +45,7 @@ func Verify(o Options) error {
 		}
 	}
 	if !o.without(LayerSeccomp) {
-		if err := verifySeccomp(o); err != nil {
+		if err := verifySeccomp(); err != nil {
 			return &LayerError{LayerSeccomp, err}
 		}
 	}
@@ -51,38 +53,43 @@ func Verify(o Options) error {
 }
 
 // verifyThreads compares the lines of proc_pid_status(5) of every thread, or
-// of the calling one when that is all Apply could reach.
+// of the calling one when that is all Apply could reach. The bounding set
+// counts on the calling thread, see applyCapabilities.
 func verifyThreads(o Options) error {
-	tasks, err := filepath.Glob("/proc/self/task/*/status")
-	if err != nil || len(tasks) == 0 {
-		return errors.New("cannot verify the threads: /proc/self/task is empty")
+	if err := verifyThread(o, "/proc/thread-self/status", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"); err != nil {
+		return fmt.Errorf("cannot verify the thread that starts the command: %w", err)
 	}
 	if !perProcess() {
-		tasks = []string{"/proc/thread-self/status"}
+		return nil
+	}
+	tasks, err := os.ReadDir("/proc/self/task")
+	if err != nil || len(tasks) == 0 {
+		return fmt.Errorf("cannot verify the threads: /proc/self/task is empty (%w)", err)
 	}
 	for _, t := range tasks {
-		status, err := os.ReadFile(t)
+		err := verifyThread(o, "/proc/self/task/"+t.Name()+"/status", "CapInh", "CapPrm", "CapEff", "CapAmb")
 		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
 			continue // the thread has ended
 		}
 		if err != nil {
 			return fmt.Errorf("cannot verify the threads: %w", err)
 		}
-		if err := verifyStatus(o, string(status)); err != nil {
-			return err
-		}
 	}
 	return nil
 }
 
-func verifyStatus(o Options, status string) error {
+func verifyThread(o Options, file string, capabilities ...string) error {
+	status, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
 	const zero = "0000000000000000"
 	checks := []struct {
 		layer Layer
 		want  string
 		keys  []string
 	}{
-		{LayerCapabilities, zero, []string{"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"}},
+		{LayerCapabilities, zero, capabilities},
 		{LayerNoNewPrivs, "1", []string{"NoNewPrivs"}},
 		{LayerSeccomp, "2", []string{"Seccomp"}},
 	}
@@ -91,9 +98,9 @@ func verifyStatus(o Options, status string) error {
 			continue
 		}
 		for _, key := range c.keys {
-			if got := statusField(status, key); got != c.want {
+			if got := statusField(string(status), key); got != c.want {
 				return &LayerError{c.layer, fmt.Errorf("thread %s has %s %q, not %q",
-					statusField(status, "Pid"), key, got, c.want)}
+					statusField(string(status), "Pid"), key, got, c.want)}
 			}
 		}
 	}
@@ -125,17 +132,13 @@ func verifyRlimits(o Options) error {
 	return nil
 }
 
-// verifyLandlock opens the root directory, which no cage lists, on every
-// thread, and the first directory that is listed, so that a kernel that
-// refuses everything is not taken for one that obeys.
+// verifyLandlock tries something that no cage may do, and something that is
+// allowed, so that a kernel that refuses everything is not taken for one that
+// obeys. The calling thread is the one that starts the command; that the others
+// are in the same domain is Apply's doing, which fails unless all of them are.
 func verifyLandlock(o Options) error {
-	if slices.ContainsFunc(o.grants(), func(g grant) bool { return filepath.Clean(g.path) == "/" }) {
-		return errors.New("the options allow /, which leaves nothing to verify")
-	}
-	root := []byte("/\x00")
-	err := allThreads(unix.SYS_OPENAT, 0, uintptr(unsafe.Pointer(&root[0])), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC)
-	if !errors.Is(err, unix.EACCES) {
-		return fmt.Errorf("opening / gave %v instead of %v", err, unix.EACCES)
+	if err := tryForbidden(o); err != nil {
+		return err
 	}
 	if len(o.ReadOnly) == 0 {
 		return nil
@@ -146,6 +149,40 @@ func verifyLandlock(o Options) error {
 	}
 	return f.Close()
 }
+
+// tryForbidden opens the root directory. Where that may be listed, it makes a
+// device in the first writable directory: the one with number 0:0 needs no
+// capability, and Landlock is asked before the capability for any other
+// (mknod(2)), so that only Landlock gives this error.
+func tryForbidden(o Options) error {
+	if slices.ContainsFunc(slices.Concat(o.ReadOnly, o.ReadWrite, o.Devices), isRoot) {
+		return errors.New("the options allow /, which leaves nothing to verify")
+	}
+	if !slices.ContainsFunc(o.List, isRoot) {
+		fd, err := unix.Open("/", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err == nil {
+			unix.Close(fd)
+		}
+		if !errors.Is(err, unix.EACCES) {
+			return fmt.Errorf("opening / gave %v instead of %v", err, unix.EACCES)
+		}
+		return nil
+	}
+	if len(o.ReadWrite) == 0 {
+		return errors.New("the options allow to list / and to write nowhere, which leaves nothing to verify")
+	}
+	device := filepath.Join(o.ReadWrite[0], fmt.Sprintf(".confine-%d", os.Getpid()))
+	err := unix.Mknod(device, unix.S_IFCHR, 0)
+	if err == nil {
+		_ = unix.Unlink(device)
+	}
+	if !errors.Is(err, unix.EACCES) {
+		return fmt.Errorf("making a device in %s gave %v instead of %v", o.ReadWrite[0], err, unix.EACCES)
+	}
+	return nil
+}
+
+func isRoot(p string) bool { return filepath.Clean(p) == "/" }
 
 // probe is a system call that must fail with want. The arguments are such that
 // nothing happens when it is not refused.
@@ -189,7 +226,7 @@ var socketProbes = []probe{
 
 const answerTime = 5 * time.Second
 
-func verifySeccomp(o Options) error {
+func verifySeccomp() error {
 	if err := tryAll(probes); err != nil {
 		return err
 	}

@@ -19,6 +19,7 @@ func confineSelf(l launch, offer func(notify *os.File) error) error {
 		ReadOnly:      existing(l.ReadOnly),
 		ReadWrite:     l.ReadWrite,
 		Devices:       l.Devices,
+		List:          []string{"/"}, // the view's root, which holds only what was given
 		Without:       l.Without,
 		Processes:     l.Procs,
 		OpenFiles:     l.Files,

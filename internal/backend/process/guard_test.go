@@ -1,6 +1,7 @@
 package process
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,7 +32,7 @@ func git(t *testing.T, dir string, args ...string) string {
 	t.Helper()
 	path, err := exec.LookPath("git")
 	if err != nil {
-		t.Skip("git is needed")
+		t.Skip("needs git: the test asks it what it would run")
 	}
 	cmd := exec.Command(path, append([]string{"-c", "user.name=t", "-c", "user.email=t@example.com"}, args...)...)
 	cmd.Dir = dir
@@ -263,7 +264,7 @@ func TestForgedWorktree(t *testing.T) {
 
 func TestHostSocketsAreMasked(t *testing.T) {
 	if _, err := exec.LookPath("python3"); err != nil {
-		t.Skip("python3 is needed")
+		t.Skip("needs python3: it is what runs in the cage")
 	}
 	dir := project(t)
 	sock := filepath.Join(dir, "a/b/host.sock")
@@ -273,8 +274,14 @@ func TestHostSocketsAreMasked(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(fd)
-	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: sock}); err != nil {
-		t.Skipf("no socket at a path of this length: %v", err)
+	parent, err := os.Open(filepath.Dir(sock))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer parent.Close()
+	// The name of a socket is short (unix(7)), that of a test's directory is not.
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d/host.sock", parent.Fd())}); err != nil {
+		t.Fatal(err)
 	}
 	unix.Listen(fd, 1)
 	o := run{spec: shell(dir, `python3 -c '

@@ -44,7 +44,7 @@ func needNamespaces(t *testing.T) {
 		if _, err := exec.Command("unshare", "-Urn", "true").Output(); err == nil {
 			t.Fatalf("user namespaces work, but no cage can be made: %v", namespacesErr)
 		}
-		t.Skipf("user namespaces are needed: %v", namespacesErr)
+		t.Skipf("needs user namespaces: %v", namespacesErr)
 	}
 }
 
@@ -93,8 +93,16 @@ func probeSpec(t *testing.T, dir, name string, args ...string) cage.Spec {
 	return cage.Spec{Name: "test", Command: append([]string{exe, probeArg, name}, args...), Dir: dir, ReadOnly: []string{exe}}
 }
 
-func shell(dir, script string) cage.Spec {
-	return cage.Spec{Name: "test", Command: []string{"sh", "-c", script}, Dir: dir}
+// shell runs a script in a cage; args are its $1 and so on.
+func shell(dir, script string, args ...string) cage.Spec {
+	return cage.Spec{Name: "test", Command: append([]string{"sh", "-c", script, "sh"}, args...), Dir: dir}
+}
+
+func needProgram(t *testing.T, name string) {
+	t.Helper()
+	if _, err := exec.LookPath(name); err != nil {
+		t.Skipf("needs %s: the test runs it in a cage", name)
+	}
 }
 
 // start starts a cage whose output goes to the returned reader's buffer.
@@ -157,6 +165,15 @@ func (o outcome) want(t *testing.T, code int, substrings ...string) {
 	for _, s := range substrings {
 		if !strings.Contains(o.out, s) {
 			t.Errorf("output lacks %q:\n%s", s, o.out)
+		}
+	}
+}
+
+func (o outcome) lacks(t *testing.T, substrings ...string) {
+	t.Helper()
+	for _, s := range substrings {
+		if strings.Contains(o.out, s) {
+			t.Errorf("output has %q:\n%s", s, o.out)
 		}
 	}
 }

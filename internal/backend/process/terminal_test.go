@@ -18,7 +18,7 @@ func TestTerminal(t *testing.T) {
 	needNamespaces(t)
 	master, slave, err := terminal.OpenPTY("/dev/ptmx")
 	if err != nil {
-		t.Skipf("a terminal is needed: %v", err)
+		t.Skipf("needs pseudo terminal: %v", err)
 	}
 	defer master.Close()
 	unix.IoctlSetWinsize(int(master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 33, Col: 99})

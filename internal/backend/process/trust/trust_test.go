@@ -36,7 +36,7 @@ func authority(t *testing.T, subject pkix.Name) []byte {
 func TestHashName(t *testing.T) {
 	openssl, err := exec.LookPath("openssl")
 	if err != nil {
-		t.Skip("openssl is needed")
+		t.Skip("needs openssl: its own name for the file is compared")
 	}
 	for _, subject := range []pkix.Name{
 		{CommonName: "agentcage"},
@@ -93,7 +93,7 @@ func TestJKS(t *testing.T) {
 	}
 	keytool, err := exec.LookPath("keytool")
 	if err != nil {
-		t.Skip("keytool is needed to read the store")
+		t.Skip("needs keytool: it reads the store")
 	}
 	file := filepath.Join(t.TempDir(), "cacerts")
 	if err := os.WriteFile(file, store, 0o600); err != nil {
