@@ -51,9 +51,9 @@ func reach(cfg *config.Config) string {
 	case n == 0:
 		return "nothing is reachable"
 	case cfg.Domains.Mode == config.Blocklist:
-		return fmt.Sprintf("everything but %d listed hosts is reachable", n)
+		return fmt.Sprintf("everything is reachable but what %d entries block", n)
 	default:
-		return fmt.Sprintf("%d listed hosts are reachable", n)
+		return entries(n) + " reachable"
 	}
 }
 
@@ -65,4 +65,11 @@ func exactArgs(n int) cobra.PositionalArgs {
 		}
 		return nil
 	}
+}
+
+func entries(n int) string {
+	if n == 1 {
+		return "1 listed host is"
+	}
+	return fmt.Sprintf("%d listed hosts are", n)
 }

@@ -90,7 +90,7 @@ func report(w io.Writer, err error) int {
 func hintsOf(err error) []string {
 	var hints []string
 	for ; err != nil; err = errors.Unwrap(err) {
-		if h, ok := err.(*hinted); ok {
+		if h, ok := err.(*hinted); ok { //nolint:errorlint // the loop itself unwraps
 			hints = append(hints, h.hints...)
 		}
 		if h, ok := err.(interface{ Hint() string }); ok && h.Hint() != "" {

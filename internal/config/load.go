@@ -36,7 +36,7 @@ func Load(path string) (*Config, error) {
 func hintFile(err error) string {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return "name the file with -c FILE"
+		return "is the path right?"
 	case errors.Is(err, errTooBig):
 		return "a config is a page of text; is this the right file?"
 	}
