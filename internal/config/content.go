@@ -82,8 +82,10 @@ var secretsKeys = []key[Secrets]{
 	boolKey("enabled", "true", "Whether the section is in force.", func(s *Secrets) *bool { return &s.Enabled }),
 	boolKey("builtin_allow_to_domains", "true", "Let known forms of keys go to the hosts of those who issue them.", func(s *Secrets) *bool { return &s.BuiltinAllowToDomains }),
 	{name: "allow_to_domains", typ: "map of pattern to list of hosts", def: "{}", doc: "Further hosts that a pattern may go to.", read: readAllowTo},
-	{name: "extra_patterns", typ: "list of maps", def: "[]", doc: "Further patterns.", sub: docsOf("[].", patternKeys),
-		read: func(d *decoder, v value, s *Secrets) { s.ExtraPatterns = list(d, v, d.pattern) }},
+	{
+		name: "extra_patterns", typ: "list of maps", def: "[]", doc: "Further patterns.", sub: docsOf("[].", patternKeys),
+		read: func(d *decoder, v value, s *Secrets) { s.ExtraPatterns = list(d, v, d.pattern) },
+	},
 }
 
 var patternKeys = []key[Pattern]{
@@ -115,18 +117,26 @@ var contentTypeKeys = []key[ContentType]{
 }
 
 var injectionKeys = []key[Injection]{
-	{name: "rules", typ: "list of maps", doc: "The rules, when secret_injection is a map.", sub: docsOf("[].", ruleKeys),
-		read: func(d *decoder, v value, i *Injection) { i.Rules = list(d, v, d.rule) }},
-	{name: "redact_to", typ: typeList, doc: "Hosts that get the placeholder in place of the secret.",
-		read: func(d *decoder, v value, i *Injection) { i.RedactTo = list(d, v, d.host) }},
+	{
+		name: "rules", typ: "list of maps", doc: "The rules, when secret_injection is a map.", sub: docsOf("[].", ruleKeys),
+		read: func(d *decoder, v value, i *Injection) { i.Rules = list(d, v, d.rule) },
+	},
+	{
+		name: "redact_to", typ: typeList, doc: "Hosts that get the placeholder in place of the secret.",
+		read: func(d *decoder, v value, i *Injection) { i.RedactTo = list(d, v, d.host) },
+	},
 }
 
 var ruleKeys = []key[InjectionRule]{
-	{name: "env", typ: "text", doc: "Name of the secret, and of the variable that holds the placeholder. Required.",
-		read: func(d *decoder, v value, r *InjectionRule) { r.Env, _ = d.envName(v) }},
+	{
+		name: "env", typ: "text", doc: "Name of the secret, and of the variable that holds the placeholder. Required.",
+		read: func(d *decoder, v value, r *InjectionRule) { r.Env, _ = d.envName(v) },
+	},
 	textKey("placeholder", "", "What the agent has in place of the secret. Required.", func(r *InjectionRule) *string { return &r.Placeholder }),
-	{name: "inject_to", typ: typeList, doc: "Hosts that get the secret; =host is that name alone. Empty is none.",
-		read: func(d *decoder, v value, r *InjectionRule) { r.InjectTo = list(d, v, d.target) }},
+	{
+		name: "inject_to", typ: typeList, doc: "Hosts that get the secret; =host is that name alone. Empty is none.",
+		read: func(d *decoder, v value, r *InjectionRule) { r.InjectTo = list(d, v, d.target) },
+	},
 }
 
 var inspectorKeys = []key[InspectorRef]{

@@ -77,7 +77,12 @@ func (d *decoder) line(n int) string {
 	return d.lines[n-1]
 }
 
-func (d *decoder) add(at Position, width int, why, hint string) *Error {
+func (d *decoder) add(at Position, width int, why, hint string) {
+	_ = d.newError(at, width, why, hint)
+}
+
+// newError records an error and returns it, so that its excerpt can be changed.
+func (d *decoder) newError(at Position, width int, why, hint string) *Error {
 	e := &Error{Position: at, File: d.file, Why: why, Hint: hint, source: d.line(at.Line), width: width}
 	if len(d.errs) < maxErrors {
 		d.errs = append(d.errs, e)
@@ -93,7 +98,7 @@ func (d *decoder) fail(v value, why, hint string) {
 // failSecret is fail for values that may hold a credential: its excerpt shows
 // the line up to the value and stars after that (rules 57, 71).
 func (d *decoder) failSecret(v value, why, hint string) {
-	e := d.add(v.position(), v.width(), why, hint)
+	e := d.newError(v.position(), v.width(), why, hint)
 	line := []rune(e.source)
 	for i := max(0, min(v.n.Column-1, len(line))); i < len(line); i++ {
 		line[i] = '*'

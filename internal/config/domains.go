@@ -29,15 +29,23 @@ type rawEntry struct {
 }
 
 var domainKeys = []key[rawDomains]{
-	{name: "allow", typ: "list of entries", doc: "The only hosts that can be reached.", sub: docsOf("[].", entryKeys),
-		read: func(d *decoder, v value, r *rawDomains) { r.allow = list(d, v, d.entry) }},
-	{name: "block", typ: "list of entries", doc: "Hosts that cannot be reached; all others can. Not together with allow. An empty list allows nothing.",
-		read: func(d *decoder, v value, r *rawDomains) { r.block = list(d, v, d.entry) }},
-	{name: "passthrough", typ: "list of entries", doc: "Hosts that can be reached, and whose TLS is passed on unread. An entry has no methods or paths.",
-		read: func(d *decoder, v value, r *rawDomains) { r.passthrough = list(d, v, d.entry) }},
+	{
+		name: "allow", typ: "list of entries", doc: "The only hosts that can be reached.", sub: docsOf("[].", entryKeys),
+		read: func(d *decoder, v value, r *rawDomains) { r.allow = list(d, v, d.entry) },
+	},
+	{
+		name: "block", typ: "list of entries", doc: "Hosts that cannot be reached; all others can. Not together with allow. An empty list allows nothing.",
+		read: func(d *decoder, v value, r *rawDomains) { r.block = list(d, v, d.entry) },
+	},
+	{
+		name: "passthrough", typ: "list of entries", doc: "Hosts that can be reached, and whose TLS is passed on unread. An entry has no methods or paths.",
+		read: func(d *decoder, v value, r *rawDomains) { r.passthrough = list(d, v, d.entry) },
+	},
 	{name: "mode", typ: "allowlist or blocklist", doc: "Older form: what list is. Without it list is an allowlist.", read: readMode},
-	{name: "list", typ: "list of entries", doc: "Older form: the entries of mode.",
-		read: func(d *decoder, v value, r *rawDomains) { r.list = list(d, v, d.entry) }},
+	{
+		name: "list", typ: "list of entries", doc: "Older form: the entries of mode.",
+		read: func(d *decoder, v value, r *rawDomains) { r.list = list(d, v, d.entry) },
+	},
 }
 
 var entryKeys = []key[rawEntry]{

@@ -79,8 +79,10 @@ const (
 
 // section is a key that holds a map of further keys.
 func section[T, S any](name, doc string, keys []key[S], at func(*T) *S) key[T] {
-	return key[T]{name: name, typ: typeMap, doc: doc, sub: docsOf(".", keys),
-		read: func(d *decoder, v value, t *T) { fields(d, v, keys, at(t)) }}
+	return key[T]{
+		name: name, typ: typeMap, doc: doc, sub: docsOf(".", keys),
+		read: func(d *decoder, v value, t *T) { fields(d, v, keys, at(t)) },
+	}
 }
 
 func textKey[T any](name, def, doc string, at func(*T) *string) key[T] {

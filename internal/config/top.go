@@ -55,7 +55,8 @@ var loggingKeys = []key[Logging]{
 }
 
 func serviceLevel(service string) key[Logging] {
-	return key[Logging]{name: service, typ: orList(levels), doc: "Level of the " + service + " service, where it differs.",
+	return key[Logging]{
+		name: service, typ: orList(levels), doc: "Level of the " + service + " service, where it differs.",
 		read: func(d *decoder, v value, l *Logging) {
 			if s, ok := d.choice(v, levels); ok {
 				if l.Services == nil {
@@ -63,7 +64,8 @@ func serviceLevel(service string) key[Logging] {
 				}
 				l.Services[service] = s
 			}
-		}}
+		},
+	}
 }
 
 var containerKeys = []key[Container]{

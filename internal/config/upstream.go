@@ -10,12 +10,16 @@ import (
 
 var upstreamKeys = []key[Upstream]{
 	pathsKey("ca_files", "Further certificate authorities to trust, as PEM files.", func(u *Upstream) *[]string { return &u.CAFiles }),
-	{name: "allow_private", typ: typeList, def: "[]", doc: "Names, addresses and CIDR ranges that may be private.",
-		read: func(d *decoder, v value, u *Upstream) { u.AllowPrivate = list(d, v, d.private) }},
+	{
+		name: "allow_private", typ: typeList, def: "[]", doc: "Names, addresses and CIDR ranges that may be private.",
+		read: func(d *decoder, v value, u *Upstream) { u.AllowPrivate = list(d, v, d.private) },
+	},
 	{name: "hosts", typ: "map of name to address", def: "{}", doc: "Addresses of names, as in /etc/hosts; those names are not asked for in DNS.", read: readHosts},
 	{name: "proxy", typ: "text", def: `""`, doc: "HTTP proxy that every connection goes through, http://HOST:PORT.", read: readProxy},
-	{name: "dns_servers", typ: typeList, def: "[]", doc: "DNS servers of the gateway, ADDRESS or ADDRESS:PORT. Empty takes those of the host.",
-		read: func(d *decoder, v value, u *Upstream) { u.DNSServers = readDNS(d, v) }},
+	{
+		name: "dns_servers", typ: typeList, def: "[]", doc: "DNS servers of the gateway, ADDRESS or ADDRESS:PORT. Empty takes those of the host.",
+		read: func(d *decoder, v value, u *Upstream) { u.DNSServers = readDNS(d, v) },
+	},
 }
 
 // maxDNSServers is above what resolv.conf takes (3); each is asked at once.
