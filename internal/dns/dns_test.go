@@ -322,7 +322,7 @@ func TestAudit(t *testing.T) {
 		if recs := a.all(); len(recs) != 1 {
 			t.Fatalf("%d records before the second is over", len(recs))
 		}
-		time.Sleep(repeatWindow)
+		time.Sleep(repeatWindow) //nolint:forbidigo // fake time
 		synctest.Wait()
 		recs := a.all()
 		if len(recs) != 2 || recs[1].Count != 4 {
@@ -435,7 +435,7 @@ func TestRefresh(t *testing.T) {
 			r.mu.Lock()
 			r.addrs["example.com"] = addrs
 			r.mu.Unlock()
-			time.Sleep(2 * refreshEvery)
+			time.Sleep(2 * refreshEvery) //nolint:forbidigo // fake time
 		}
 		get()
 		set("203.0.113.50")

@@ -202,13 +202,13 @@ func (s *Server) ServePacket(pc net.PacketConn) error {
 func receive(pc net.PacketConn, uc *net.UDPConn, buf []byte) (n int, from net.Addr, reply func([]byte), err error) {
 	if uc == nil {
 		n, from, err = pc.ReadFrom(buf)
-		return n, from, func(out []byte) { pc.WriteTo(out, from) }, err
+		return n, from, func(out []byte) { _, _ = pc.WriteTo(out, from) }, err // a lost datagram: the client asks again
 	}
 	n, session, err := dns.ReadFromSessionUDP(uc, buf)
 	if err != nil {
 		return 0, nil, nil, err
 	}
-	return n, session.RemoteAddr(), func(out []byte) { dns.WriteToSessionUDP(uc, out, session) }, nil
+	return n, session.RemoteAddr(), func(out []byte) { _, _ = dns.WriteToSessionUDP(uc, out, session) }, nil
 }
 
 // ServeStream answers on a TCP listener until Shutdown, and closes it (RFC
