@@ -42,11 +42,11 @@ func TestTokenBucket(t *testing.T) {
 		in := New(config.RateLimit{RequestsPerSecond: 2, Burst: 5}, nil)
 		want(t, "a full bucket", passed(in, "a.test", 10), 5)
 		want(t, "another host", passed(in, "b.test", 10), 5)
-		time.Sleep(499 * time.Millisecond)
+		time.Sleep(499 * time.Millisecond) //nolint:forbidigo // fake time
 		want(t, "too early", passed(in, "a.test", 1), 0)
-		time.Sleep(time.Millisecond)
+		time.Sleep(time.Millisecond) //nolint:forbidigo // fake time
 		want(t, "one token later", passed(in, "a.test", 2), 1)
-		time.Sleep(time.Hour)
+		time.Sleep(time.Hour) //nolint:forbidigo // fake time
 		want(t, "no more than the burst", passed(in, "a.test", 10), 5)
 	})
 }
@@ -89,7 +89,7 @@ func TestReloadKeepsBuckets(t *testing.T) {
 		want(t, "after a reload", passed(New(cfg, &s), "a.test", 10), 0)
 		cfg.Burst = 50
 		want(t, "after the burst grew", passed(New(cfg, &s), "a.test", 10), 0)
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute) //nolint:forbidigo // fake time
 		cfg.Burst = 2
 		want(t, "after the burst shrank", passed(New(cfg, &s), "a.test", 10), 2)
 	})
@@ -130,7 +130,7 @@ func TestEvictionGivesNothing(t *testing.T) {
 		if len(s.buckets) != maxHosts || s.recent.Len() != maxHosts {
 			t.Errorf("%d buckets, %d in the list", len(s.buckets), s.recent.Len())
 		}
-		time.Sleep(2 * time.Second)
+		time.Sleep(2 * time.Second) //nolint:forbidigo // fake time
 		want(t, "a new host when the others are idle", passed(in, "new.test", 5), 2)
 		if len(s.buckets) != maxHosts {
 			t.Errorf("%d buckets", len(s.buckets))
@@ -173,7 +173,7 @@ func TestWaitCancelled(t *testing.T) {
 		if in.Inspect(ctx, request("a.test")).Action != inspect.Blocked {
 			t.Error("a cancelled request passed")
 		}
-		time.Sleep(500 * time.Millisecond)
+		time.Sleep(500 * time.Millisecond) //nolint:forbidigo // fake time
 		start := time.Now()
 		want(t, "its token came back", passed(in, "a.test", 1), 1)
 		if d := time.Since(start); d != 0 || s.waiting != 0 {
