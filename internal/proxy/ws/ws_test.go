@@ -76,7 +76,7 @@ type rig struct {
 	result         chan error
 }
 
-func start(t *testing.T, ctx context.Context, opt Options) *rig {
+func start(ctx context.Context, t *testing.T, opt Options) *rig {
 	r := &rig{t: t, result: make(chan error, 1)}
 	opt.Client, r.client = pair(t)
 	opt.Server, r.server = pair(t)
@@ -119,7 +119,7 @@ var modes = map[string]func(context.Context, Direction, *Message) Action{"inspec
 func TestRelaysMessages(t *testing.T) {
 	for name, on := range modes {
 		t.Run(name, func(t *testing.T) {
-			r := start(t, t.Context(), Options{OnMessage: on})
+			r := start(t.Context(), t, Options{OnMessage: on})
 			for _, n := range []int{0, 1, 125, 126, 1000, 3000} {
 				m := strings.Repeat("x", n)
 				r.send(r.client, c(Text, m))
@@ -149,7 +149,7 @@ func TestRelaysMessages(t *testing.T) {
 
 func TestJoinsFragments(t *testing.T) {
 	var seen []string
-	r := start(t, t.Context(), Options{OnMessage: func(_ context.Context, d Direction, m *Message) Action {
+	r := start(t.Context(), t, Options{OnMessage: func(_ context.Context, d Direction, m *Message) Action {
 		seen = append(seen, fmt.Sprint(d, " ", m.Op, " ", string(m.Data)))
 		return Forward
 	}})
@@ -167,7 +167,7 @@ func TestJoinsFragments(t *testing.T) {
 }
 
 func TestStreamsAnySize(t *testing.T) {
-	r := start(t, t.Context(), Options{MaxMessage: 10})
+	r := start(t.Context(), t, Options{MaxMessage: 10})
 	big := strings.Repeat("0123456789\u00e9", 100_000)
 	go func() {
 		_, _ = r.client.Write(append(frame(false, Text, true, big), frame(true, continuation, true, "")...))
@@ -208,7 +208,7 @@ func TestActions(t *testing.T) {
 	}
 	for _, bad := range []string{"block", "panic"} {
 		for _, up := range []bool{true, false} {
-			r := start(t, t.Context(), Options{OnMessage: on})
+			r := start(t.Context(), t, Options{OnMessage: on})
 			r.send(r.client, c(Text, "drop"), c(Text, "key"))
 			r.want(r.server, Text, "a longer placeholder")
 			if up {
@@ -223,11 +223,11 @@ func TestActions(t *testing.T) {
 			}
 		}
 	}
-	r := start(t, t.Context(), Options{OnMessage: on})
+	r := start(t.Context(), t, Options{OnMessage: on})
 	r.send(r.client, c(Text, "not text"))
 	r.wantClosed(CloseNotText)
 	<-r.result
-	r = start(t, t.Context(), Options{OnMessage: func(context.Context, Direction, *Message) (a Action) { return }})
+	r = start(t.Context(), t, Options{OnMessage: func(context.Context, Direction, *Message) (a Action) { return }})
 	r.send(r.client, c(Text, "x"))
 	r.wantClosed(ClosePolicy)
 	<-r.result
@@ -275,7 +275,7 @@ func TestViolations(t *testing.T) {
 	for name, on := range modes {
 		for _, tt := range tests {
 			t.Run(name+"/"+tt.name, func(t *testing.T) {
-				r := start(t, t.Context(), Options{OnMessage: on})
+				r := start(t.Context(), t, Options{OnMessage: on})
 				if tt.fromServer {
 					r.send(r.server, tt.frames)
 				} else {
@@ -303,7 +303,7 @@ func TestTooBig(t *testing.T) {
 		"fragments": append(frame(false, Binary, true, strings.Repeat("x", 60)), frame(true, continuation, true, strings.Repeat("x", 41))...),
 		"announced": {0x82, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0},
 	} {
-		r := start(t, t.Context(), Options{OnMessage: all, MaxMessage: 100})
+		r := start(t.Context(), t, Options{OnMessage: all, MaxMessage: 100})
 		fits := strings.Repeat("y", 100)
 		r.send(r.client, c(Binary, fits))
 		r.want(r.server, Binary, fits)
@@ -318,8 +318,10 @@ func TestTooBig(t *testing.T) {
 
 // A header that announces 16 MiB costs no memory before the bytes come.
 func TestAnnouncedLengthIsNotAllocated(t *testing.T) {
-	p := &pump{opt: &Options{OnMessage: all, MaxMessage: DefaultMaxMessage}, dir: ToClient,
-		r: bytes.NewReader([]byte{0x82, 127, 0, 0, 0, 0, 1, 0, 0, 0, 'x'})}
+	p := &pump{
+		opt: &Options{OnMessage: all, MaxMessage: DefaultMaxMessage}, dir: ToClient,
+		r: bytes.NewReader([]byte{0x82, 127, 0, 0, 0, 0, 1, 0, 0, 0, 'x'}),
+	}
 	var scratch [maxHeader]byte
 	h, err := readHeader(p.r, false, &scratch)
 	if err != nil || h.length != 16<<20 {
@@ -332,7 +334,7 @@ func TestAnnouncedLengthIsNotAllocated(t *testing.T) {
 
 func TestContextEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	r := start(t, ctx, Options{OnMessage: all})
+	r := start(ctx, t, Options{OnMessage: all})
 	r.send(r.client, c(Text, "x"))
 	r.want(r.server, Text, "x")
 	cancel()
@@ -367,7 +369,7 @@ func TestDeafPeer(t *testing.T) {
 
 // A peer that answers no close is cut off.
 func TestCloseWithoutAnswer(t *testing.T) {
-	r := start(t, t.Context(), Options{CloseTimeout: time.Millisecond})
+	r := start(t.Context(), t, Options{CloseTimeout: time.Millisecond})
 	r.send(r.client, c(opClose, ""))
 	r.want(r.server, opClose, "")
 	if err := <-r.result; err != nil {
@@ -425,8 +427,10 @@ func TestUpgrade(t *testing.T) {
 	}
 	key := "dGhlIHNhbXBsZSBub25jZQ=="
 	res := func() *http.Response {
-		return &http.Response{StatusCode: 101, Header: http.Header{"Connection": {"upgrade"}, "Upgrade": {"websocket"},
-			"Sec-Websocket-Accept": {Accept(key)}}}
+		return &http.Response{StatusCode: 101, Header: http.Header{
+			"Connection": {"upgrade"}, "Upgrade": {"websocket"},
+			"Sec-Websocket-Accept": {Accept(key)},
+		}}
 	}
 	if err := ValidUpgradeResponse(res(), key); err != nil {
 		t.Error(err)
@@ -479,8 +483,10 @@ func FuzzPump(f *testing.F) {
 				dir = ToServer
 			}
 			to := &sink{}
-			p := &pump{ctx: t.Context(), opt: &Options{OnMessage: on, MaxMessage: 1 << 20}, dir: dir,
-				r: iotest.HalfReader(bytes.NewReader(in)), from: &endpoint{conn: &sink{}, masks: !up}, to: &endpoint{conn: to, masks: up}}
+			p := &pump{
+				ctx: t.Context(), opt: &Options{OnMessage: on, MaxMessage: 1 << 20}, dir: dir,
+				r: iotest.HalfReader(bytes.NewReader(in)), from: &endpoint{conn: &sink{}, masks: !up}, to: &endpoint{conn: to, masks: up},
+			}
 			errs[i] = p.run()
 			if to.Len() > 15*len(in)+maxHeader {
 				t.Errorf("%d bytes became %d", len(in), to.Len())
@@ -519,8 +525,10 @@ func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 // A relay that waits for the next message holds no buffer of the last one.
 func TestIdleHoldsNoBuffer(t *testing.T) {
 	for name, on := range modes {
-		p := &pump{ctx: t.Context(), opt: &Options{OnMessage: on, MaxMessage: 1 << 20}, dir: ToClient,
-			from: &endpoint{conn: &sink{}}, to: &endpoint{conn: &sink{}}}
+		p := &pump{
+			ctx: t.Context(), opt: &Options{OnMessage: on, MaxMessage: 1 << 20}, dir: ToClient,
+			from: &endpoint{conn: &sink{}}, to: &endpoint{conn: &sink{}},
+		}
 		waited := false
 		p.r = io.MultiReader(bytes.NewReader(s(Text, strings.Repeat("x", 1000))), readerFunc(func([]byte) (int, error) {
 			waited = p.buf == nil
