@@ -79,7 +79,8 @@ func fail(rcode int) handler {
 
 func lookup(t *testing.T, c interface {
 	Lookup(context.Context, hostname.Name) ([]netip.Addr, error)
-}, name string) (string, error) {
+}, name string,
+) (string, error) {
 	t.Helper()
 	a, err := c.Lookup(t.Context(), hostname.MustParse(name))
 	return fmt.Sprint(a), err

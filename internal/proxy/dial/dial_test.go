@@ -108,8 +108,10 @@ func TestRefuses(t *testing.T) {
 		"127.0.0.1", "169.254.169.254", "0.0.0.0", "[::1]", "[::ffff:127.0.0.1]", "[64:ff9b::a00:1]", "198.51.100.1",
 	}
 	for _, proxy := range []string{"", "127.0.0.1:1"} {
-		d := Dialer{Resolver: &answers{table: names}, Proxy: proxy, Control: noConnect(t),
-			Hosts: map[hostname.Name]netip.Addr{hostname.MustParse("hosts.example"): netip.MustParseAddr("10.0.0.1")}}
+		d := Dialer{
+			Resolver: &answers{table: names}, Proxy: proxy, Control: noConnect(t),
+			Hosts: map[hostname.Name]netip.Addr{hostname.MustParse("hosts.example"): netip.MustParseAddr("10.0.0.1")},
+		}
 		for _, h := range hosts {
 			var refused *RefusedError
 			c, err := d.Dial(t.Context(), hostname.MustParse(h), 443)
