@@ -400,7 +400,8 @@ func (s *Session) end() {
 		signal.Stop(s.signals)
 		unregister(s)
 		close(s.closing)
-		_, _ = unix.Write(s.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // only a full counter refuses it, and it starts at 0
+		// Only a full counter refuses the write, and it starts at 0.
+		_, _ = unix.Write(s.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 		go func() { // a write to a terminal that is held with Ctrl-S may take its time
 			s.workers.Wait()
 			s.config.Master.Close()
