@@ -25,7 +25,6 @@ package process
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -270,7 +269,7 @@ func (p *Process) prepare() error {
 	if p.scope, err = newScope(p.spec, p.cmd.Process.Pid); err != nil {
 		return err
 	}
-	return json.NewEncoder(p.launch).Encode(plan.launch)
+	return writeLaunch(p.launch, plan.launch)
 }
 
 // expect receives one message of the given kinds, or the error that init ended with.

@@ -62,14 +62,25 @@ func initialise() (stage string, err error) {
 	if err := secureSelf(); err != nil {
 		return stageView, err
 	}
-	l, err := readLaunch(launchFD)
+	// What needs no plan comes first: the plan is still being made.
+	v6, err := everythingLocal()
+	if err != nil {
+		return stageNetwork, err
+	}
+	v, err := newView()
+	if err != nil {
+		return stageView, err
+	}
+	plan := os.NewFile(launchFD, "launch")
+	l, err := readLaunch(plan)
 	if err != nil {
 		return stageView, fmt.Errorf("cannot read what to run: %w", err)
 	}
-	if err := offerNetwork(l.Ports); err != nil {
+	plan.Close()
+	if err := offerNetwork(l.Ports, v6); err != nil {
 		return stageNetwork, err
 	}
-	if err := buildView(l); err != nil {
+	if err := buildView(v, l); err != nil {
 		return stageView, err
 	}
 	if err := await(msgAttached); err != nil {
@@ -114,8 +125,8 @@ func closeInherited() error {
 	return unix.CloseRange(3, ^uint(0)>>1, unix.CLOSE_RANGE_CLOEXEC)
 }
 
-func offerNetwork(ports []uint16) error {
-	n, err := makeNetwork(ports)
+func offerNetwork(ports []uint16, v6 bool) error {
+	n, err := openSockets(ports, v6)
 	if err != nil {
 		return err
 	}
@@ -124,15 +135,11 @@ func offerNetwork(ports []uint16) error {
 	return send(controlFD, message{Kind: msgListeners, FDs: n.roles}, n.fds...)
 }
 
-func buildView(l launch) error {
+func buildView(v *view, l launch) error {
 	if err := unix.Sethostname([]byte(l.Host)); err != nil {
 		return fmt.Errorf("cannot name the cage: %w", err)
 	}
 	unix.Umask(0)
-	v, err := newView()
-	if err != nil {
-		return err
-	}
 	for _, o := range l.Ops {
 		if err := v.run(o); err != nil {
 			return err

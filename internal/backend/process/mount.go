@@ -37,7 +37,8 @@ type op struct {
 	Device   bool   `json:",omitempty"` // device nodes work
 	Optional bool   `json:",omitempty"` // may be missing
 	Mode     uint32 `json:",omitempty"`
-	Data     []byte `json:",omitempty"`
+	Data     []byte `json:"-"`          // of a file; follows the JSON, see writeLaunch
+	Length   int    `json:",omitempty"` // of Data
 	Target   string `json:",omitempty"` // of a link
 	Size     int64  `json:",omitempty"` // of a tmpfs, in bytes
 }
@@ -46,6 +47,7 @@ type op struct {
 // what a path means at the moment.
 type view struct {
 	root, old int
+	buf       []byte // of copy
 }
 
 const (
@@ -251,7 +253,10 @@ func (v *view) copy(o op) error {
 		return nil // not for this user to read
 	}
 	defer unix.Close(fd)
-	o.Data = make([]byte, maxCopy)
+	if v.buf == nil {
+		v.buf = make([]byte, maxCopy)
+	}
+	o.Data = v.buf
 	n, err := unix.Read(fd, o.Data)
 	if err != nil {
 		return err

@@ -28,13 +28,9 @@ func (n *network) add(fd int, role fdRole) {
 	n.roles = append(n.roles, role)
 }
 
-// makeNetwork turns the namespace into one in which every address is local,
-// and opens the only sockets that answer.
-func makeNetwork(ports []uint16) (*network, error) {
-	v6, err := everythingLocal()
-	if err != nil {
-		return nil, err
-	}
+// openSockets opens the only sockets that answer in a namespace in which every
+// address is local.
+func openSockets(ports []uint16, v6 bool) (*network, error) {
 	n := &network{}
 	if err := n.listen(ports, v6); err != nil {
 		closeAll(n.fds)

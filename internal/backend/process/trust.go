@@ -44,30 +44,32 @@ func trustEnv() map[string]string {
 	return env
 }
 
-// trust makes programs in the cage trust its CA.
-func (p *plan) trust() error {
+// trust lists the steps that make programs in the cage trust its CA. It only
+// reads the plan, and only what is set before build.
+func (p *plan) trust() ([]op, error) {
 	if len(p.spec.CA) == 0 {
-		return nil
+		return nil, nil
 	}
 	system := systemBundle()
 	bundle := trust.Bundle(p.spec.CA, system)
 	name, err := trust.HashName(p.spec.CA)
 	if err != nil {
-		return hinted(err, "", "cannot make the cage trust its certificate authority")
+		return nil, hinted(err, "", "cannot make the cage trust its certificate authority")
 	}
-	p.do(
+	ops := []op{
 		op{Kind: opFile, Dest: bundlePath, Data: bundle},
 		op{Kind: opFile, Dest: caPath, Data: p.spec.CA},
 		op{Kind: opSymlink, Dest: hashDir + "/" + name, Target: caPath},
-	)
+	}
 	seen := map[string]bool{}
 	for _, b := range bundles {
 		if real, err := resolve(b); err == nil && !seen[real] {
 			seen[real] = true
-			p.do(op{Kind: opCover, Dest: real, Src: bundlePath, Optional: true})
+			ops = append(ops, op{Kind: opCover, Dest: real, Src: bundlePath, Optional: true})
 		}
 	}
-	return p.javaTrust(system)
+	java, err := p.javaTrust(system)
+	return append(ops, java...), err
 }
 
 func systemBundle() []byte {
@@ -80,7 +82,7 @@ func systemBundle() []byte {
 }
 
 // javaTrust mounts one trust store over that of every JDK in the cage.
-func (p *plan) javaTrust(system []byte) error {
+func (p *plan) javaTrust(system []byte) ([]op, error) {
 	var stores []string
 	seen := map[string]bool{}
 	for _, home := range p.javaHomes() {
@@ -96,17 +98,17 @@ func (p *plan) javaTrust(system []byte) error {
 		stores = append(stores, real)
 	}
 	if len(stores) == 0 {
-		return nil
+		return nil, nil
 	}
 	store, err := trust.JKS(p.spec.CA, system)
 	if err != nil {
-		return hinted(err, "", "cannot make a Java trust store for the cage")
+		return nil, hinted(err, "", "cannot make a Java trust store for the cage")
 	}
-	p.do(op{Kind: opFile, Dest: javaPath, Data: store})
+	ops := []op{{Kind: opFile, Dest: javaPath, Data: store}}
 	for _, s := range stores {
-		p.do(op{Kind: opCover, Dest: s, Src: javaPath, Optional: true})
+		ops = append(ops, op{Kind: opCover, Dest: s, Src: javaPath, Optional: true})
 	}
-	return nil
+	return ops, nil
 }
 
 // javaHomes lists the JDKs that the cage can see.

@@ -95,10 +95,22 @@ func hostName(name string) string {
 	return s[:min(len(s), 63)]
 }
 
+// steps are what one part of the plan asks for.
+type steps struct {
+	ops []op
+	err error
+}
+
 func (p *plan) do(ops ...op) { p.launch.Ops = append(p.launch.Ops, ops...) }
 
 // build lists the steps. A mount comes after everything that it lies upon.
 func (p *plan) build() error {
+	trusted := make(chan steps, 1)
+	go func() {
+		// It reads every certificate of the system meanwhile.
+		ops, err := p.trust()
+		trusted <- steps{ops, err}
+	}()
 	p.system()
 	p.devices()
 	p.etc()
@@ -108,7 +120,9 @@ func (p *plan) build() error {
 		return err
 	}
 	p.given()
-	return p.trust()
+	trust := <-trusted
+	p.do(trust.ops...)
+	return trust.err
 }
 
 // system shows programs and libraries.

@@ -1,11 +1,13 @@
 package process
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -18,7 +20,7 @@ import (
 // process of the user could read it.
 const (
 	controlFD = 3 // SOCK_SEQPACKET, messages below
-	launchFD  = 4 // pipe with one launch as JSON
+	launchFD  = 4 // pipe with one launch, see writeLaunch
 )
 
 // launch is what init needs to know.
@@ -29,7 +31,6 @@ type launch struct {
 	Host    string
 	Ports   []uint16
 	Ops     []op
-	CA      []byte
 	Files   int // RLIMIT_NOFILE
 	Procs   int // RLIMIT_NPROC
 	Without []cage.Layer
@@ -194,10 +195,62 @@ func remoteError(m message) error {
 	return hinted(nil, m.Hint, "%s", m.Text)
 }
 
-func readLaunch(fd int) (launch, error) {
-	f := os.NewFile(uintptr(fd), "launch")
-	defer f.Close()
+// maxLaunch bounds the JSON of a launch and the content of its files.
+const maxLaunch = 64 << 20
+
+// writeLaunch writes the number of bytes of the JSON, the JSON, and then the
+// content of every file in the order of the steps. The trust stores are half a
+// megabyte, which JSON would turn into text, and look at each letter of.
+func writeLaunch(w *os.File, l launch) error {
+	// The reader is busy making the network: let it find everything there.
+	_, _ = unix.FcntlInt(w.Fd(), unix.F_SETPIPE_SZ, 1<<20)
+	ops := slices.Clone(l.Ops)
+	var files []byte
+	for i, o := range ops {
+		ops[i].Length = len(o.Data)
+		files = append(files, o.Data...)
+	}
+	l.Ops = ops
+	text, err := json.Marshal(l)
+	if err != nil {
+		return err
+	}
+	b := make([]byte, 0, 8+len(text)+len(files))
+	b = binary.NativeEndian.AppendUint64(b, uint64(len(text)))
+	b = append(append(b, text...), files...)
+	_, err = w.Write(b)
+	return err
+}
+
+func readLaunch(r io.Reader) (launch, error) {
 	var l launch
-	err := json.NewDecoder(f).Decode(&l)
-	return l, err
+	head := make([]byte, 8)
+	if _, err := io.ReadFull(r, head); err != nil {
+		return l, err
+	}
+	text, err := readSome(r, binary.NativeEndian.Uint64(head))
+	if err == nil {
+		err = json.Unmarshal(text, &l)
+	}
+	if err != nil {
+		return l, err
+	}
+	for i, o := range l.Ops {
+		if l.Ops[i].Data, err = readSome(r, uint64(o.Length)); err != nil {
+			return l, err
+		}
+	}
+	return l, nil
+}
+
+func readSome(r io.Reader, n uint64) ([]byte, error) {
+	if n == 0 {
+		return nil, nil
+	}
+	if n > maxLaunch {
+		return nil, errors.New("it is too long")
+	}
+	b := make([]byte, n)
+	_, err := io.ReadFull(r, b)
+	return b, err
 }
