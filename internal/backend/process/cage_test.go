@@ -299,7 +299,7 @@ func TestAttachFails(t *testing.T) {
 	if !errors.Is(err, mark) {
 		t.Errorf("got %v", err)
 	}
-	left, _ := os.ReadDir(dir)
+	left := tree(t, dir)
 	if len(left) != 0 {
 		t.Errorf("left behind: %v", left)
 	}
@@ -334,7 +334,7 @@ func TestStartTwiceAndTogether(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if left, _ := os.ReadDir(dir); len(left) != 0 {
+	if left := tree(t, dir); len(left) != 0 {
 		t.Errorf("left behind: %v", left)
 	}
 }

@@ -3,6 +3,7 @@ package process
 import (
 	"bufio"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -73,14 +74,21 @@ var gitRules = []guardRule{
 	{"config", false, true, false, "core.fsmonitor, core.hooksPath, filters, aliases and the like are commands"},
 	{"config.worktree", false, true, false, "the same, for one working tree"},
 	{"info/attributes", false, true, false, "names the filters, which are commands, for files"},
-	{"commondir", false, false, false, "says where git finds the configuration"},
+	{"commondir", false, true, false, "says where git finds the configuration"},
 }
+
+// hostText is what a placeholder says on the host where an empty file would
+// stop programs: git dies of an empty commondir, and of one without which it
+// would take the configuration from wherever the agent's says. "." is the git
+// directory itself, as without the file (gitrepository-layout(5)).
+var hostText = map[string]string{"commondir": ".\n"}
 
 // guarded is one path that is protected.
 type guarded struct {
 	path        string // absolute
 	id          fileID
 	dir, json   bool
+	text        bool // has a text on the host that the cage sees too
 	placeholder bool // made by us on the host
 }
 
@@ -93,6 +101,9 @@ func (p *plan) guard() (*registration, error) {
 	}
 	var all []guarded
 	for _, root := range p.writable() {
+		if err := p.refuseSystem(root); err != nil {
+			return reg, err
+		}
 		g, err := p.guardTree(root, reg)
 		if err != nil {
 			return reg, err
@@ -102,9 +113,43 @@ func (p *plan) guard() (*registration, error) {
 	if all, err = reg.commit(all); err != nil {
 		return reg, err
 	}
-	p.raise(all)
+	p.raise(append(all, p.hideState(reg.dir)...))
 	reg.note(p, all)
 	return reg, nil
+}
+
+// systemPrograms are directories of programs that every user of the machine runs.
+var systemPrograms = []string{
+	"/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/usr/bin", "/usr/sbin", "/usr/lib", "/usr/lib32", "/usr/lib64",
+	"/usr/libexec", "/usr/local/bin", "/usr/local/sbin", "/usr/local/lib", "/etc",
+}
+
+// refuseSystem refuses a writable tree that holds the system's own programs:
+// for root that would be the whole machine.
+func (p *plan) refuseSystem(root mountPath) error {
+	for _, d := range systemPrograms {
+		real, err := resolve(d)
+		if err == nil && (within(real, root.path) || within(root.path, real) && real != "/etc") && !permitted(root.path, real, p.spec.AllowSensitive) {
+			return hinted(nil, "start the cage in a project's own directory, or show this one with --ro; if it is meant, add --allow-sensitive "+root.path,
+				"cannot give the cage %s read-write: it holds programs of the system (%s)", root.path, d)
+		}
+	}
+	return nil
+}
+
+// hideState covers agentcage's own state where it lies in a writable tree, as
+// when somebody gives the cage all of a home directory: decisions about configs
+// and logs are not the agent's to write.
+func (p *plan) hideState(placeholders string) []guarded {
+	dir, err := resolve(filepath.Dir(placeholders))
+	if err != nil || !strictlyInside(dir, slices.Concat(p.writable(), p.ro)) {
+		return nil
+	}
+	st, err := os.Lstat(dir)
+	if err != nil {
+		return nil
+	}
+	return []guarded{{path: dir, id: idOf(st), dir: true, placeholder: true}}
 }
 
 // writable lists the directories of the host that the agent can write to.
@@ -136,7 +181,7 @@ func (p *plan) guardTree(root mountPath, reg *registration) ([]guarded, error) {
 	}
 	bare := isGitDir(root.path)
 	if !bare {
-		if err := add(root.path, guardRules, root.path == p.dir.path); err != nil {
+		if err := add(root.path, guardRules, root.path == p.dir.path && !emptyDirectory(root.path)); err != nil {
 			return nil, err
 		}
 	}
@@ -152,6 +197,21 @@ func (p *plan) guardTree(root mountPath, reg *registration) ([]guarded, error) {
 		}
 	}
 	return all, nil
+}
+
+// emptyDirectory tells whether there is nothing in a directory. It gets no
+// placeholders: programs that make a project ("git clone URL .", "npm create",
+// "cargo init") refuse to start in a directory that is not empty, and there is
+// no project of the user's yet that could be turned against its owner. What the
+// agent makes there is listed at the end.
+func emptyDirectory(dir string) bool {
+	f, err := os.Open(dir)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	_, err = f.Readdirnames(1)
+	return errors.Is(err, io.EOF)
 }
 
 // guardOne decides about one path. What does not exist and gets no
@@ -173,7 +233,7 @@ func (p *plan) guardOne(root mountPath, path string, r guardRule, reg *registrat
 			"replace the link by what it names, or list the path under process.unguarded in cage.yaml",
 			"cannot protect %s from the agent: it is a symbolic link", path)
 	}
-	g := guarded{path: path, id: idOf(st), dir: st.IsDir(), json: r.json}
+	g := guarded{path: path, id: idOf(st), dir: st.IsDir(), json: r.json, text: hostText[r.path] != ""}
 	g.placeholder = reg.adopt(path, g.id, st)
 	return g, true, nil
 }
@@ -221,7 +281,7 @@ func (p *plan) raise(all []guarded) {
 	}
 	for _, g := range all {
 		o := op{Kind: opShield, Dest: g.path, Dev: g.id.dev, Ino: g.id.ino}
-		if g.placeholder {
+		if g.placeholder && !g.text {
 			o.Kind = opCover
 			switch {
 			case g.dir:
@@ -376,11 +436,15 @@ func configRules(git, tree string) []guardRule {
 		default:
 			continue
 		}
-		if !filepath.IsAbs(value) {
+		switch rest, ok := strings.CutPrefix(value, "~/"); {
+		case ok:
+			value = filepath.Join(currentAccount().home, rest)
+		case !filepath.IsAbs(value):
 			value = filepath.Join(base, value)
 		}
+		// Both are protected before they exist, too: git runs what appears there.
 		if rel, err := filepath.Rel(git, value); err == nil {
-			rules = append(rules, guardRule{path: rel, dir: key == "hookspath", make: key == "hookspath", why: "named by the git configuration"})
+			rules = append(rules, guardRule{path: rel, dir: key == "hookspath", make: true, why: "named by the git configuration"})
 		}
 	}
 	return rules

@@ -14,7 +14,7 @@ import (
 	"github.com/agentcage/agentcage/internal/cage"
 )
 
-// tree lists what is in a directory, without what git itself changes.
+// tree lists what is in a directory beside the file of project.
 func tree(t *testing.T, dir string) []string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -23,7 +23,9 @@ func tree(t *testing.T, dir string) []string {
 	}
 	var names []string
 	for _, e := range entries {
-		names = append(names, e.Name())
+		if e.Name() != readme {
+			names = append(names, e.Name())
+		}
 	}
 	return names
 }
@@ -134,6 +136,38 @@ func TestUnguarded(t *testing.T) {
 	f := o.process.(*Process).Findings()
 	if len(f) != 1 || f[0].Path != filepath.Join(dir, ".vscode") {
 		t.Errorf("findings: %v", f)
+	}
+}
+
+// Programs that make a project refuse a directory with anything in it. What the
+// agent makes there for the host to run is told.
+func TestEmptyDirectory(t *testing.T) {
+	source := project(t)
+	git(t, source, "init", "-q")
+	git(t, source, "add", "-A")
+	git(t, source, "commit", "-q", "-m", "zero")
+	dir := emptyProject(t)
+	spec := shell(dir, `[ -z "$(ls -A)" ] && echo empty
+git -c safe.directory='*' clone -q "$1" . && echo cloned
+mkdir .vscode .claude .git/hooks
+for f in .envrc .vscode/tasks.json .claude/settings.json .mcp.json .git/hooks/post-checkout opencode.json; do echo x > $f && echo "made $f"; done
+git config core.fsmonitor /tmp/evil
+true`, source)
+	spec.ReadOnly = []string{source}
+	o := run{spec: spec}.run(t)
+	o.want(t, 0, "empty", "cloned", "made .envrc")
+	var got []string
+	for _, f := range o.process.(*Process).Findings() {
+		rel, _ := filepath.Rel(dir, f.Path)
+		got = append(got, rel)
+	}
+	want := []string{".claude", ".envrc", ".git/config", ".git/hooks", ".mcp.json", ".vscode", "opencode.json"}
+	if !slices.Equal(sorted(got), want) {
+		t.Errorf("told %v, want %v; %s", got, want, o.out)
+	}
+	// From then on it is a project, and guarded as any other.
+	if o := (run{spec: shell(dir, "echo y > .envrc || echo refused")}).run(t); !strings.Contains(o.out, "refused") {
+		t.Errorf("the next cage writes: %s", o.out)
 	}
 }
 

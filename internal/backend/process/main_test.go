@@ -67,8 +67,18 @@ type outcome struct {
 	process  cage.Process
 }
 
-// project is a working directory that belongs to the test.
+// project is a working directory that belongs to the test, with a file in it:
+// an empty one is guarded less.
 func project(t *testing.T) string {
+	t.Helper()
+	dir := emptyProject(t)
+	write(t, filepath.Join(dir, readme), "")
+	return dir
+}
+
+const readme = "README"
+
+func emptyProject(t *testing.T) string {
 	t.Helper()
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {

@@ -30,6 +30,7 @@ type placeholder struct {
 	Dev  uint64
 	Ino  uint64
 	Dir  bool
+	Text string `json:",omitempty"` // content on the host, where an empty file would be an error
 }
 
 type record struct {
@@ -110,16 +111,19 @@ func sweep(dir, own string) ([]record, error) {
 			f.Close()
 			continue
 		}
-		if readErr == nil {
-			dead = append(dead, rec)
+		if readErr != nil {
+			rec = record{} // nothing of it can be told: it only goes away
 		}
-		files = append(files, f)
+		dead, files = append(dead, rec), append(files, f)
 	}
-	for _, rec := range dead {
-		remove(rec, live)
+	for i, rec := range dead {
+		// A gateway that has confined itself may not write everywhere: what
+		// it cannot clear up is for the next start.
+		if remove(rec, live) {
+			os.Remove(files[i].Name())
+		}
 	}
 	for _, f := range files {
-		os.Remove(f.Name())
 		f.Close()
 	}
 	return live, nil
@@ -173,8 +177,8 @@ func (r *registration) place(root mountPath, path string, rule guardRule) (guard
 	if len(r.record.Entries) >= maxPlaceholders {
 		return guarded{}, fmt.Errorf("cannot protect %s: too many placeholders", path)
 	}
-	r.record.Entries = append(r.record.Entries, placeholder{Root: root.path, Path: path, Dir: rule.dir})
-	return guarded{path: path, dir: rule.dir, json: rule.json, placeholder: true}, nil
+	r.record.Entries = append(r.record.Entries, placeholder{Root: root.path, Path: path, Dir: rule.dir, Text: hostText[rule.path]})
+	return guarded{path: path, dir: rule.dir, json: rule.json, text: hostText[rule.path] != "", placeholder: true}, nil
 }
 
 // commit writes down what is wanted, makes it on the host, and writes down
@@ -252,6 +256,7 @@ func makePlaceholder(e placeholder) (fileID, error) {
 		var fd int
 		fd, err = unix.Openat(dir, name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o644)
 		if err == nil {
+			_, err = unix.Write(fd, []byte(e.Text))
 			unix.Close(fd)
 		}
 	}
@@ -268,11 +273,11 @@ func makePlaceholder(e placeholder) (fileID, error) {
 // adopt tells whether something that exists is the placeholder of another
 // cage, which may end before this one: then it belongs to both.
 func (r *registration) adopt(path string, id fileID, st os.FileInfo) bool {
-	if !st.IsDir() && st.Size() != 0 {
-		return false
-	}
 	for _, rec := range r.others {
 		for _, e := range rec.Entries {
+			if !st.IsDir() && st.Size() != int64(len(e.Text)) {
+				continue
+			}
 			if e.Ino == id.ino && e.Dev == id.dev && e.Path == path {
 				r.record.Entries = append(r.record.Entries, e)
 				return true
@@ -302,21 +307,25 @@ func (r *registration) release() error {
 	}
 	defer unlock()
 	live, err := sweep(r.dir, filepath.Base(r.file.Name()))
-	remove(r.record, live)
-	os.Remove(r.file.Name())
+	if remove(r.record, live) {
+		os.Remove(r.file.Name())
+	}
 	r.file.Close()
 	r.file = nil
 	return err
 }
 
 // remove takes the placeholders of one record away, inner ones first, unless
-// a living cage uses them too or somebody has made something of them.
-func remove(rec record, live []record) {
+// a living cage uses them too or somebody has made something of them. It
+// reports whether there is nothing left to try.
+func remove(rec record, live []record) (done bool) {
+	done = true
 	for i := len(rec.Entries) - 1; i >= 0; i-- {
 		if e := rec.Entries[i]; !usedBy(live, e) {
-			removeOne(e, rec.Started)
+			done = removeOne(e, rec.Started) && done
 		}
 	}
+	return done
 }
 
 func usedBy(live []record, e placeholder) bool {
@@ -331,16 +340,17 @@ func usedBy(live []record, e placeholder) bool {
 }
 
 // removeOne deletes a placeholder only while it is the very inode that was
-// made, and empty.
-func removeOne(e placeholder, started time.Time) {
+// made, with nothing in it but what we put there. It returns false when it was
+// not allowed to.
+func removeOne(e placeholder, started time.Time) bool {
 	dir, name, err := parentOf(e)
 	if err != nil {
-		return
+		return true
 	}
 	defer unix.Close(dir)
 	var st unix.Stat_t
 	if unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
-		return
+		return true
 	}
 	same := st.Ino == e.Ino && uint64(st.Dev) == e.Dev
 	if e.Ino == 0 { // killed between the record and the inode
@@ -349,8 +359,27 @@ func removeOne(e placeholder, started time.Time) {
 	switch kind := st.Mode & unix.S_IFMT; {
 	case !same:
 	case e.Dir && kind == unix.S_IFDIR:
-		unix.Unlinkat(dir, name, unix.AT_REMOVEDIR) // refuses one that is not empty
-	case !e.Dir && kind == unix.S_IFREG && st.Size == 0:
-		unix.Unlinkat(dir, name, 0)
+		err = unix.Unlinkat(dir, name, unix.AT_REMOVEDIR) // refuses one that is not empty
+	case !e.Dir && kind == unix.S_IFREG && untouched(dir, name, e.Text, st.Size):
+		err = unix.Unlinkat(dir, name, 0)
 	}
+	return err != unix.EACCES && err != unix.EPERM && err != unix.EROFS
+}
+
+// untouched tells whether a placeholder holds nothing, or just our text.
+func untouched(dir int, name, text string, size int64) bool {
+	if size == 0 {
+		return true
+	}
+	if size != int64(len(text)) {
+		return false
+	}
+	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	b := make([]byte, len(text))
+	n, err := unix.Read(fd, b)
+	return err == nil && string(b[:n]) == text
 }
