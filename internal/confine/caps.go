@@ -30,7 +30,7 @@ func applyCapabilities(Options, *Result) error {
 	if err := dropBounding(); err != nil {
 		return err
 	}
-	if err := allThreads(unix.SYS_PRCTL, unix.PR_SET_SECUREBITS, secureBits, 0); err != nil {
+	if err := allThreads(unix.SYS_PRCTL, unix.PR_SET_SECUREBITS, secureBits); err != nil {
 		return fmt.Errorf("cannot set securebits: %w", err)
 	}
 	return clearCapabilities()
@@ -60,7 +60,7 @@ func dropBounding() error {
 func clearCapabilities() error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var none [2]unix.CapUserData
-	err := allThreads(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&none[0])), 0)
+	err := allThreads(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&none[0])))
 	if err != nil {
 		return fmt.Errorf("cannot clear the capability sets: %w", err)
 	}
@@ -68,5 +68,5 @@ func clearCapabilities() error {
 }
 
 func applyNoNewPrivs(Options, *Result) error {
-	return allThreads(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0)
+	return allThreads(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1)
 }

@@ -89,8 +89,10 @@ func mustPlay(t *testing.T, role string, caged bool, extra ...string) string {
 func testOptions(dir string) Options {
 	o := Options{ReadWrite: []string{filepath.Join(dir, "rw"), "/proc"}, Devices: []string{"/dev"}, OpenFiles: 512}
 	exe, _ := os.Executable()
-	for _, p := range []string{"/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc", "/opt", "/var/lib", "/sys",
-		exe, os.Getenv("CONFINE_TEST_GOROOT")} {
+	for _, p := range []string{
+		"/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc", "/opt", "/var/lib", "/sys",
+		exe, os.Getenv("CONFINE_TEST_GOROOT"),
+	} {
 		if _, err := os.Stat(p); err == nil && p != "" {
 			o.ReadOnly = append(o.ReadOnly, p)
 		}
@@ -113,10 +115,10 @@ func roleCage(dir string) error {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(dir, "f"), nil, 0o600); !errors.Is(err, unix.EACCES) {
-		return fmt.Errorf("writing beside the allowed directory: %v", err) //nolint:errorlint // nil is the worst of them
+		return fmt.Errorf("writing beside the allowed directory: %v", err)
 	}
 	if _, err := os.ReadDir(dir); !errors.Is(err, unix.EACCES) {
-		return fmt.Errorf("reading beside the allowed directory: %v", err) //nolint:errorlint // nil is the worst of them
+		return fmt.Errorf("reading beside the allowed directory: %v", err)
 	}
 	if err := os.WriteFile("/dev/null", []byte("x"), 0); err != nil {
 		return err

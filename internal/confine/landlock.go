@@ -122,7 +122,7 @@ func restrict(abi int, grants []grant) error {
 		}
 	}
 	if abi < 8 {
-		return allThreads(unix.SYS_LANDLOCK_RESTRICT_SELF, uintptr(ruleset), restrictFlags(abi), 0)
+		return allThreads(unix.SYS_LANDLOCK_RESTRICT_SELF, uintptr(ruleset), restrictFlags(abi))
 	}
 	return restrictSelf(ruleset, restrictFlags(abi)|unix.LANDLOCK_RESTRICT_SELF_TSYNC)
 }

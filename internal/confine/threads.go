@@ -14,10 +14,10 @@ import (
 // binary is linked with cgo, as race-enabled tests are, the runtime cannot do
 // that, and the call runs on the calling thread alone: enough for the command
 // that is started from it, which is all that such tests can claim.
-func allThreads(trap, a1, a2, a3 uintptr) error {
-	_, _, errno := syscall.AllThreadsSyscall6(trap, a1, a2, a3, 0, 0, 0)
+func allThreads(trap, a1, a2 uintptr) error {
+	_, _, errno := syscall.AllThreadsSyscall6(trap, a1, a2, 0, 0, 0, 0)
 	if errno == syscall.ENOTSUP && !perProcess() {
-		_, _, errno = syscall.RawSyscall6(trap, a1, a2, a3, 0, 0, 0)
+		_, _, errno = syscall.RawSyscall6(trap, a1, a2, 0, 0, 0, 0)
 	}
 	if errno != 0 {
 		return errno

@@ -63,8 +63,11 @@ func verifyThreads(o Options) error {
 		return nil
 	}
 	tasks, err := os.ReadDir("/proc/self/task")
-	if err != nil || len(tasks) == 0 {
-		return fmt.Errorf("cannot verify the threads: /proc/self/task is empty (%w)", err)
+	if err != nil {
+		return fmt.Errorf("cannot verify the threads: %w", err)
+	}
+	if len(tasks) == 0 {
+		return errors.New("cannot verify the threads: /proc/self/task is empty")
 	}
 	for _, t := range tasks {
 		err := verifyThread(o, "/proc/self/task/"+t.Name()+"/status", "CapInh", "CapPrm", "CapEff", "CapAmb")
@@ -162,9 +165,10 @@ func tryForbidden(o Options) error {
 		fd, err := unix.Open("/", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		if err == nil {
 			unix.Close(fd)
+			return errors.New("/ could be opened")
 		}
 		if !errors.Is(err, unix.EACCES) {
-			return fmt.Errorf("opening / gave %v instead of %v", err, unix.EACCES)
+			return fmt.Errorf("opening / was not refused by Landlock, but failed: %w", err)
 		}
 		return nil
 	}
@@ -175,9 +179,10 @@ func tryForbidden(o Options) error {
 	err := unix.Mknod(device, unix.S_IFCHR, 0)
 	if err == nil {
 		_ = unix.Unlink(device)
+		return fmt.Errorf("a device could be made in %s", o.ReadWrite[0])
 	}
 	if !errors.Is(err, unix.EACCES) {
-		return fmt.Errorf("making a device in %s gave %v instead of %v", o.ReadWrite[0], err, unix.EACCES)
+		return fmt.Errorf("making a device in %s was not refused by Landlock, but failed: %w", o.ReadWrite[0], err)
 	}
 	return nil
 }
