@@ -75,7 +75,7 @@ func (Backend) Start(ctx context.Context, spec cage.Spec, attach func(cage.Liste
 	go func() {
 		select {
 		case <-ctx.Done():
-			p.Kill()
+			_ = p.Kill()
 		case <-p.ended:
 		}
 	}()
@@ -117,7 +117,7 @@ type Process struct {
 	packets *os.File
 	session *terminal.Session
 	sockets func() // ends the watch for refused sockets
-	gone    chan error
+	gone    chan struct{}
 	ended   chan struct{}
 
 	status   cage.Status
@@ -144,7 +144,7 @@ func (p *Process) boot() error {
 	defer r.Close()
 	p.control, p.launch = pair[0], w
 	p.cmd = initCommand(p.spec, theirs, r)
-	p.gone = make(chan error, 1)
+	p.gone = make(chan struct{})
 	if err := p.fork(); err != nil {
 		unix.Close(pair[0])
 		w.Close()
@@ -202,7 +202,8 @@ func (p *Process) fork() error {
 		err := p.cmd.Start()
 		started <- err
 		if err == nil {
-			p.gone <- p.cmd.Wait()
+			_ = p.cmd.Wait() // the status came by the control socket
+			close(p.gone)
 		}
 	}()
 	return <-started
@@ -402,7 +403,7 @@ func (p *Process) watch() {
 		case msgStopped:
 			if p.session != nil {
 				p.session.Stopped()
-				p.Signal(syscall.SIGCONT)
+				_ = p.Signal(syscall.SIGCONT)
 			}
 		}
 	}
@@ -419,9 +420,9 @@ func (p *Process) watch() {
 
 // abandon ends a cage that did not get as far as its command.
 func (p *Process) abandon() {
-	p.cmd.Process.Kill()
+	_ = p.cmd.Process.Kill() // an error says that it is gone
 	<-p.gone
-	p.release()
+	_ = p.release() // the next start clears up what is left
 }
 
 // release gives back all that was made on the host. Init is gone by now.
@@ -431,9 +432,16 @@ func (p *Process) release() error {
 	p.closed = true
 	unix.Close(p.control)
 	p.sendMu.Unlock()
-	if p.packets != nil {
-		p.packets.Close()
-	}
+	packets := make(chan struct{})
+	go func() {
+		// The kernel waits for a grace period before a packet socket is
+		// gone (synchronize_net), some milliseconds.
+		defer close(packets)
+		if p.packets != nil {
+			p.packets.Close()
+		}
+	}()
+	defer func() { <-packets }()
 	if p.sockets != nil {
 		p.sockets()
 	}

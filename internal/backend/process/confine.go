@@ -52,7 +52,7 @@ func (p *Process) watchSockets(f *os.File) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		confine.ServeNotify(ctx, f, func(a confine.Attempt) {
+		_ = confine.ServeNotify(ctx, f, func(a confine.Attempt) {
 			p.refused.add(audit.KindSocket, netip.AddrPort{}, socketDetail(a))
 		})
 	}()

@@ -19,8 +19,10 @@ const ownerArg = "agentcage-owner"
 
 // owner is a process that starts a cage and is then killed by a test.
 func owner(dir string) int {
-	_, err := Backend{}.Start(context.Background(), cage.Spec{Command: []string{"sh", "-c", "echo running; sleep 1000 & sleep 1000"}, Dir: dir,
-		Stdout: os.Stdout, Stderr: os.Stderr}, func(l cage.Listeners) error { return nil })
+	_, err := Backend{}.Start(context.Background(), cage.Spec{
+		Command: []string{"sh", "-c", "echo running; sleep 1000 & sleep 1000"}, Dir: dir,
+		Stdout: os.Stdout, Stderr: os.Stderr,
+	}, func(l cage.Listeners) error { return nil })
 	if err != nil {
 		os.Stdout.WriteString("error: " + err.Error() + "\n")
 		return 1

@@ -116,8 +116,10 @@ func (p *plan) aptEtc() {
 			p.show(f)
 		}
 	}
-	p.do(op{Kind: opFile, Dest: "/etc/apt/apt.conf.d/zz-agentcage",
-		Data: []byte("APT::Sandbox::User \"root\";\nAcquire::https::CaInfo \"" + bundlePath + "\";\n")})
+	p.do(op{
+		Kind: opFile, Dest: "/etc/apt/apt.conf.d/zz-agentcage",
+		Data: []byte("APT::Sandbox::User \"root\";\nAcquire::https::CaInfo \"" + bundlePath + "\";\n"),
+	})
 }
 
 // generated writes the files that say who and where we are.

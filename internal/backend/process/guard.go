@@ -226,7 +226,7 @@ func (p *plan) guardOne(root mountPath, path string, r guardRule, reg *registrat
 		return g, err == nil && g.path != "", err
 	}
 	if err != nil {
-		return guarded{}, false, nil
+		return guarded{}, false, nil //nolint:nilerr // what is not there, or out of the user's reach, is out of the agent's
 	}
 	if st.Mode()&os.ModeSymlink != 0 {
 		return guarded{}, false, hinted(nil,
@@ -458,7 +458,7 @@ func (p *plan) worktree() error {
 	git := filepath.Join(p.dir.path, ".git")
 	st, err := os.Lstat(git)
 	if err != nil || !st.Mode().IsRegular() || st.Size() > 4096 {
-		return nil
+		return nil //nolint:nilerr // no file, no linked working tree
 	}
 	own, ok := linkIn(git, "gitdir: ", p.dir.path)
 	if !ok || filepath.Base(filepath.Dir(own)) != "worktrees" {

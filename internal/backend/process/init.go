@@ -7,6 +7,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -52,7 +53,7 @@ func init() {
 func runInit() int {
 	stage, err := initialise()
 	if err != nil {
-		send(controlFD, errorOf(stage, err))
+		_ = send(controlFD, errorOf(stage, err))
 		return 1
 	}
 	return 0
@@ -63,6 +64,11 @@ func initialise() (stage string, err error) {
 		return stageView, err
 	}
 	// What needs no plan comes first: the plan is still being made.
+	//
+	// All handlers, none ignored: an ignored signal would be inherited by
+	// the command, and the agent cannot end pid 1 with a caught one.
+	caught := make(chan os.Signal, 64)
+	signal.Notify(caught)
 	v6, err := everythingLocal()
 	if err != nil {
 		return stageNetwork, err
@@ -115,8 +121,10 @@ func closeInherited() error {
 		return err
 	}
 	for _, name := range names {
-		fd := 0
-		fmt.Sscan(name, &fd)
+		var fd int
+		if fd, err = strconv.Atoi(name); err != nil {
+			return err
+		}
 		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
 		if fd > 2 && err == nil && flags&unix.FD_CLOEXEC == 0 {
 			unix.Close(fd)
@@ -170,11 +178,6 @@ func await(kind string) error {
 // enter gives up every privilege, proves it, runs the command and reports how
 // it ended.
 func enter(l launch) (string, error) {
-	// All handlers, none ignored: an ignored signal would be inherited by
-	// the command, and the agent cannot end pid 1 with a caught one.
-	caught := make(chan os.Signal, 64)
-	signal.Notify(caught)
-
 	runtime.LockOSThread() // Landlock's scope is on this thread, which starts the command
 	io, err := openStdio(l)
 	if err != nil {
@@ -195,7 +198,7 @@ func enter(l launch) (string, error) {
 		}
 		code = startCode(err)
 	}
-	send(controlFD, message{Kind: msgExit, Code: code, Text: fmt.Sprintf("cannot run %s: %v", l.Command[0], err)})
+	_ = send(controlFD, message{Kind: msgExit, Code: code, Text: fmt.Sprintf("cannot run %s: %v", l.Command[0], err)})
 	return "", nil
 }
 
@@ -311,7 +314,7 @@ func stopped(slave *os.File, pid int, sig syscall.Signal) {
 		unix.Kill(-pid, unix.SIGCONT)
 		return
 	}
-	send(controlFD, message{Kind: msgStopped, Number: int(sig)})
+	_ = send(controlFD, message{Kind: msgStopped, Number: int(sig)})
 }
 
 // stdio is what the command gets as its standard descriptors.

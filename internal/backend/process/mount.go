@@ -336,8 +336,10 @@ func newFileSystem(kind string, set int, options []string) (int, error) {
 // to that id whatever the namespace (proc(5)).
 var (
 	procReadOnly = []string{"sys", "sysrq-trigger", "irq", "bus", "fs", "acpi", "scsi", "asound", "driver", "mtrr", "cgroups"}
-	procMasked   = []string{"kcore", "keys", "key-users", "timer_list", "timer_stats", "sched_debug", "latency_stats",
-		"kmsg", "kallsyms", "kpagecount", "kpageflags", "kpagecgroup", "vmallocinfo", "slabinfo", "config.gz", "interrupts", "iomem", "ioports", "modules"}
+	procMasked   = []string{
+		"kcore", "keys", "key-users", "timer_list", "timer_stats", "sched_debug", "latency_stats",
+		"kmsg", "kallsyms", "kpagecount", "kpageflags", "kpagecgroup", "vmallocinfo", "slabinfo", "config.gz", "interrupts", "iomem", "ioports", "modules",
+	}
 )
 
 func (v *view) proc(o op) error {
@@ -365,7 +367,7 @@ func (v *view) proc(o op) error {
 	// list though not use, are nobody's business. A kernel that allows no
 	// mounts there loses nothing but that.
 	for _, name := range []string{"fd", "fdinfo", "map_files"} {
-		v.cover(op{Dest: o.Dest + "/1/" + name, Src: emptyDir})
+		_ = v.cover(op{Dest: o.Dest + "/1/" + name, Src: emptyDir})
 	}
 	return nil
 }
@@ -413,7 +415,7 @@ func check(fd int, o op) (isDir bool, err error) {
 	if st.Mode&unix.S_IFMT == unix.S_IFLNK {
 		return false, errChanged
 	}
-	if o.Ino != 0 && (st.Ino != o.Ino || uint64(st.Dev) != o.Dev) {
+	if o.Ino != 0 && (st.Ino != o.Ino || st.Dev != o.Dev) {
 		return false, errChanged
 	}
 	return st.Mode&unix.S_IFMT == unix.S_IFDIR, nil

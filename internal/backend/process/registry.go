@@ -267,7 +267,7 @@ func makePlaceholder(e placeholder) (fileID, error) {
 	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return fileID{}, err
 	}
-	return fileID{uint64(st.Dev), st.Ino}, nil
+	return fileID{st.Dev, st.Ino}, nil
 }
 
 // adopt tells whether something that exists is the placeholder of another
@@ -352,7 +352,7 @@ func removeOne(e placeholder, started time.Time) bool {
 	if unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
 		return true
 	}
-	same := st.Ino == e.Ino && uint64(st.Dev) == e.Dev
+	same := st.Ino == e.Ino && st.Dev == e.Dev
 	if e.Ino == 0 { // killed between the record and the inode
 		same = !time.Unix(st.Ctim.Unix()).Before(started)
 	}

@@ -121,6 +121,6 @@ func (s *scope) remove() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), systemdTime)
 	defer cancel()
-	s.conn.StopUnitContext(ctx, s.name, "fail", nil) // usually gone by itself
+	_, _ = s.conn.StopUnitContext(ctx, s.name, "fail", nil) // usually gone by itself
 	s.conn.Close()
 }

@@ -58,7 +58,7 @@ func idOf(st os.FileInfo) fileID {
 	if !ok {
 		return fileID{}
 	}
-	return fileID{uint64(s.Dev), s.Ino}
+	return fileID{s.Dev, s.Ino}
 }
 
 // knownCredentials collects what exists of the lists.

@@ -56,7 +56,7 @@ func (p *Process) relayTerminal(master *os.File) error {
 
 func (p *Process) passOn(s os.Signal) {
 	if sig, ok := s.(syscall.Signal); ok {
-		p.Signal(sig)
+		_ = p.Signal(sig)
 	}
 }
 
@@ -66,6 +66,6 @@ func (p *Process) closeTerminal() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
-	p.session.Drain(ctx)
+	_ = p.session.Drain(ctx)
 	p.session.Close()
 }

@@ -57,9 +57,9 @@ func (p *plan) trust() ([]op, error) {
 		return nil, hinted(err, "", "cannot make the cage trust its certificate authority")
 	}
 	ops := []op{
-		op{Kind: opFile, Dest: bundlePath, Data: bundle},
-		op{Kind: opFile, Dest: caPath, Data: p.spec.CA},
-		op{Kind: opSymlink, Dest: hashDir + "/" + name, Target: caPath},
+		{Kind: opFile, Dest: bundlePath, Data: bundle},
+		{Kind: opFile, Dest: caPath, Data: p.spec.CA},
+		{Kind: opSymlink, Dest: hashDir + "/" + name, Target: caPath},
 	}
 	seen := map[string]bool{}
 	for _, b := range bundles {

@@ -197,8 +197,10 @@ func (p *plan) private() {
 		op{Kind: opDir, Dest: "/run/lock", Mode: 0o1777},
 		op{Kind: opDir, Dest: "/home"},
 	)
-	for _, d := range []string{"/var/lib/dpkg", "/var/lib/rpm", "/var/lib/apt/extended_states", "/var/lib/apt/cdroms.list",
-		"/var/cache/fontconfig", "/var/lib/ca-certificates", "/var/lib/alternatives"} {
+	for _, d := range []string{
+		"/var/lib/dpkg", "/var/lib/rpm", "/var/lib/apt/extended_states", "/var/lib/apt/cdroms.list",
+		"/var/cache/fontconfig", "/var/lib/ca-certificates", "/var/lib/alternatives",
+	} {
 		p.show(d)
 	}
 	p.launch.ReadWrite = append(p.launch.ReadWrite, "/tmp", "/run", "/var")

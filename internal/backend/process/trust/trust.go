@@ -6,6 +6,7 @@ package trust
 import (
 	"bytes"
 	"crypto/sha1" //nolint:gosec // both formats are defined with it; neither relies on it for security
+	"crypto/x509"
 	"encoding/asn1"
 	"encoding/binary"
 	"encoding/pem"
@@ -13,8 +14,6 @@ import (
 	"fmt"
 	"strings"
 	"unicode/utf16"
-
-	"crypto/x509"
 )
 
 // Bundle is the CA followed by the system's certificates, as PEM.
