@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -105,10 +106,12 @@ func run(c *cobra.Command, f runFlags, args []string) error {
 	if err != nil {
 		return &exitError{exitUsage, err}
 	}
-	if f.audit == "" {
+	if f.audit == "" { // the backend covers the state directory
 		if f.audit, err = defaultAudit(spec.Name); err != nil {
 			return &exitError{exitNotRun, err}
 		}
+	} else if err := auditOutside(f.audit, spec); err != nil {
+		return &exitError{exitUsage, err}
 	}
 	writer, err := audit.Open(f.audit, audit.Options{KeepAllowed: cfg.Logging.AllowedRequests})
 	if err != nil {
@@ -122,6 +125,21 @@ func run(c *cobra.Command, f runFlags, args []string) error {
 		printFindings(os.Stderr, end.findings)
 	}
 	return end.exit(err)
+}
+
+// auditOutside refuses an audit log that the agent could read, cut or forge:
+// it lies in a tree that the cage is given.
+func auditOutside(path string, spec cage.Spec) error {
+	trees := append([]string{spec.Dir}, spec.ReadWrite...)
+	trees = append(trees, spec.ReadOnly...)
+	if spec.PersistentHome != "" {
+		trees = append(trees, spec.PersistentHome)
+	}
+	if path != "-" && inside(path, trees) {
+		return withHint(fmt.Errorf("cannot write the audit log to %s: the agent could reach it there", path),
+			"name a file outside of the working directory and of what --rw and --ro show, or - for standard error")
+	}
+	return nil
 }
 
 // ending is how a cage ended.
@@ -323,20 +341,45 @@ func layers(names []string) []cage.Layer {
 	return out
 }
 
-// protectConfig keeps the agent from writing the policy of its next run.
+// protectConfig keeps the agent from writing the policy of its next run: the
+// config and the authorities that it names.
 func protectConfig(spec *cage.Spec, cfg *config.Config) error {
 	if cfg.File == "" {
 		return nil
 	}
-	return absolute(&spec.ReadOnly, []string{cfg.File})
+	var here []string
+	for _, f := range append([]string{cfg.File}, cfg.Upstream.CAFiles...) {
+		if inside(f, append([]string{spec.Dir}, spec.ReadWrite...)) {
+			here = append(here, f)
+		}
+	}
+	return absolute(&spec.ReadOnly, here)
 }
 
+// persistHome finds the home directory that a cage keeps. It belongs to the
+// config that made it: another repository's cage.yaml could give the same name,
+// and would find what agents have left there, such as their tokens.
 func persistHome(spec *cage.Spec, cfg *config.Config) error {
 	if cfg.Process.Home != "persist" {
 		return nil
 	}
-	dir, err := stateDir("homes", spec.Name)
-	spec.PersistentHome = dir
+	homes, err := stateDir("homes")
+	if err != nil {
+		return err
+	}
+	owner, of := filepath.Join(homes, spec.Name+".of"), resolved(cfg.File)
+	switch b, err := os.ReadFile(owner); {
+	case errors.Is(err, fs.ErrNotExist):
+		if err := writeAtomic(owner, []byte(of)); err != nil {
+			return fmt.Errorf("cannot record whose home %s is: %w", spec.Name, err)
+		}
+	case err != nil:
+		return fmt.Errorf("cannot tell whose home %s is: %w", spec.Name, err)
+	case string(b) != of:
+		return withHint(fmt.Errorf("cannot use the home of cage %s: it belongs to %s", spec.Name, b),
+			"choose another name with --name, or remove "+owner+" if the config was moved")
+	}
+	spec.PersistentHome, err = stateDir("homes", spec.Name)
 	return err
 }
 

@@ -111,6 +111,9 @@ func effects(cfg *config.Config) string {
 	line("paths read-only", cfg.Process.ReadOnly...)
 	line("credentials it shows", cfg.Process.AllowSensitive...)
 	line("guards it lifts", cfg.Process.Unguarded...)
+	if cfg.Process.Home == "persist" {
+		line("home it keeps", cfg.Name)
+	}
 	line("environment", sortedKeys(cfg.Process.Env)...)
 	return b.String()
 }

@@ -78,11 +78,21 @@ func report(w io.Writer, err error) int {
 		fmt.Fprintln(w, inFile.Error())
 		return exitUsage
 	}
-	fmt.Fprintf(w, "error: %s\n", err)
+	// An error may name a file that an agent has made.
+	fmt.Fprintf(w, "error: %s\n", printableLines(err.Error()))
 	for _, h := range hintsOf(err) {
-		fmt.Fprintf(w, "hint: %s\n", h)
+		fmt.Fprintf(w, "hint: %s\n", printable(h))
 	}
 	return code
+}
+
+// printableLines is printable for text of several lines.
+func printableLines(s string) string {
+	lines := strings.Split(s, "\n")
+	for i := range lines {
+		lines[i] = printable(lines[i])
+	}
+	return strings.Join(lines, "\n")
 }
 
 // hintsOf collects the hints of an error and of what it wraps, ours and those
