@@ -214,6 +214,9 @@ func TestMethodsAndPaths(t *testing.T) {
 		{"DELETE", "", nil, "method not allowed for api.example.com: DELETE"},
 		{"POST", "/v1/messages", http.Header{"X-Http-Method-Override": {"DELETE"}}, "method not allowed for api.example.com: POST with X-Http-Method-Override"},
 		{"POST", "/v1/messages", http.Header{"x-hTTP-method-override": {"get"}}, ""},
+		{"POST", "/v1/messages", http.Header{"X_http_method-Override": {"DELETE"}}, "method not allowed for api.example.com: POST with X-Http-Method-Override"},
+		{"POST", "/v1/messages", http.Header{"X-Http-Method-Override": {"GET"}, "X_http_method_override": {"DELETE"}}, "method not allowed for api.example.com: POST with X-Http-Method-Override"},
+		{"GET", "/v1/messages", http.Header{"X_original_url": {"/v1/files"}}, "path not allowed for api.example.com: it is ambiguous"},
 		{"GET", "/v1/messages", http.Header{"X-Original-Url": {"/v1/files"}}, "path not allowed for api.example.com: it is ambiguous"},
 		{"GET", "/" + strings.Repeat("ä", 300), nil, "path not allowed for api.example.com: /" + strings.Repeat("ä", 99) + "…"},
 	}
@@ -268,7 +271,7 @@ func TestSeveralEntriesForOneHost(t *testing.T) {
 // TestBlocklist holds that a block entry matches when it might match.
 func TestBlocklist(t *testing.T) {
 	path, method := entry("site.test"), entry("read.test")
-	path.Paths = []string{"/admin/**"}
+	path.Paths = []string{"/admin/**", "/exact"}
 	method.Methods = []string{"DELETE"}
 	port := entry("port.test")
 	port.Ports = []uint16{80}
@@ -288,6 +291,11 @@ func TestBlocklist(t *testing.T) {
 		{"site.test", "GET", "/", false, true},
 		{"site.test", "GET", "/admin", false, false},
 		{"site.test", "GET", "/admin/x", false, false},
+		{"site.test", "GET", "/ADMIN/x", false, false},
+		{"site.test", "GET", "/administrator", false, true},
+		{"site.test", "GET", "/Exact", false, false},
+		{"site.test", "GET", "/exact/", false, false},
+		{"site.test", "GET", "/exact/x", false, true},
 		{"site.test", "GET", "", false, false},
 		{"site.test", "CONNECT", "", true, false},
 		{"read.test", "GET", "/", false, true},

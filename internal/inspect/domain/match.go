@@ -75,7 +75,17 @@ func mayMatch(e *config.Entry, r *inspect.Request) bool {
 	if len(e.Methods) > 0 && !anyMethodIn(e.Methods, r) {
 		return false
 	}
-	return len(e.Paths) == 0 || ambiguous(r) || pathIn(e.Paths, r.Path)
+	return len(e.Paths) == 0 || ambiguous(r) || anyPathIn(e.Paths, r.Path)
+}
+
+// anyPathIn is for blocklists: some servers fold case, and some take a slash at
+// the end for nothing.
+func anyPathIn(globs []string, path string) bool {
+	path = strings.TrimSuffix(strings.ToLower(path), "/")
+	return slices.ContainsFunc(globs, func(g string) bool {
+		g = strings.ToLower(g)
+		return inspect.MatchPath(g, path) || inspect.MatchPath(g, path+"/")
+	})
 }
 
 // methodsIn reports whether the method, and every method that a header asks
@@ -129,18 +139,16 @@ func pathIn(globs []string, path string) bool {
 	return slices.ContainsFunc(globs, func(g string) bool { return inspect.MatchPath(g, path) })
 }
 
-// values finds a header in whatever case it is stored: HTTP/2 and hand-made
-// requests need not be canonical.
+// values finds all that is stored under a name in any case, and with
+// underscores for hyphens, which CGI-style servers do not tell apart.
 func values(h http.Header, canonical string) []string {
-	if v := h[canonical]; len(v) > 0 {
-		return v
-	}
+	var all []string
 	for k, v := range h {
-		if len(k) == len(canonical) && strings.EqualFold(k, canonical) {
-			return v
+		if len(k) == len(canonical) && strings.EqualFold(strings.ReplaceAll(k, "_", "-"), canonical) {
+			all = append(all, v...)
 		}
 	}
-	return nil
+	return all
 }
 
 func clip(s string) string {
