@@ -81,6 +81,10 @@ type Request struct {
 	// Opaque is set for a TLS tunnel that is not decrypted: there is no
 	// method, path or header to look at, and a rule that needs one blocks.
 	Opaque bool
+
+	// Again is set when something that runs is decided once more, by
+	// another policy: an inspector that counts requests counts no new one.
+	Again bool
 }
 
 // Finding is what one inspector says of one request. The zero Finding blocks.

@@ -66,9 +66,9 @@ func (in *Inspector) KeyBy(listed func(hostname.Name) (hostname.Name, bool)) *In
 func (in *Inspector) Name() string { return "rate-limit" }
 
 // Inspect takes a token, holding the request for one if the config says so,
-// or refuses with 429.
+// or refuses with 429. What runs took its token when it began.
 func (in *Inspector) Inspect(ctx context.Context, r *inspect.Request) inspect.Finding {
-	if in.cfg.RequestsPerSecond == 0 {
+	if in.cfg.RequestsPerSecond == 0 || r.Again {
 		return inspect.Pass()
 	}
 	host := r.Host

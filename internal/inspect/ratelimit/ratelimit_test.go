@@ -210,3 +210,23 @@ func BenchmarkInspect(b *testing.B) {
 		in.Inspect(context.Background(), r)
 	}
 }
+
+// TestDecidingAgainIsFree: a reload decides all that runs once more, and must
+// neither wait for tokens nor take them from new requests.
+func TestDecidingAgainIsFree(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		in := New(config.RateLimit{RequestsPerSecond: 1, Burst: 2, Wait: time.Hour}, nil)
+		start := time.Now()
+		for range 100 {
+			r := request("a.test")
+			r.Again = true
+			if f := in.Inspect(context.Background(), r); f.Action != inspect.Allowed {
+				t.Fatalf("%+v", f)
+			}
+		}
+		want(t, "new requests", passed(in, "a.test", 2), 2)
+		if d := time.Since(start); d != 0 {
+			t.Errorf("it waited for %v", d)
+		}
+	})
+}
