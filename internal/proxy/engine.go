@@ -176,6 +176,8 @@ func (e *Engine) newServer() *http.Server {
 		ReadHeaderTimeout: e.limits.HeaderTimeout,
 		IdleTimeout:       e.limits.IdleTimeout,
 		MaxHeaderBytes:    e.limits.MaxHeaderBytes,
+		// Else "OPTIONS *" is answered past the policy and the audit log.
+		DisableGeneralOptionsHandler: true,
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: e.limits.MaxStreams,
 			// One slow stream must not stop the others of its connection.

@@ -3,15 +3,19 @@ package proxy
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/net/http/httpguts"
 )
 
 const (
@@ -50,7 +54,8 @@ func (x *exchange) forward(ctx context.Context) {
 		return
 	}
 	defer res.Body.Close()
-	if res.StatusCode < 200 {
+	if res.StatusCode < 200 || res.StatusCode > 999 {
+		// HTTP/2 puts no bound on it.
 		x.failed(ctx, fmt.Errorf("unexpected status %d", res.StatusCode))
 		return
 	}
@@ -143,8 +148,11 @@ func (i *interim) got(code int, header textproto.MIMEHeader) error {
 	defer i.mu.Unlock()
 	// 100 is sent by the server itself when the body is read, which the
 	// transport does when it got its 100 from upstream.
-	if i.over || code == http.StatusContinue {
-		return nil
+	switch r := i.x.r; {
+	case code == http.StatusSwitchingProtocols:
+		return errors.New("unexpected status 101")
+	case i.over || code == http.StatusContinue, !r.ProtoAtLeast(1, 1):
+		return nil // RFC 9110 section 15.2: HTTP/1.0 has no interim answers
 	}
 	h := i.x.w.Header()
 	in := http.Header(header)
@@ -172,7 +180,9 @@ func (x *exchange) sendBack(ctx context.Context, res *http.Response) {
 	}
 	announced := len(res.Trailer)
 	for k := range res.Trailer {
-		h.Add("Trailer", k)
+		if trailerPasses(k) {
+			h.Add("Trailer", k)
+		}
 	}
 	if announced > 0 && x.r.ProtoMajor == 1 {
 		delete(h, "Content-Length") // a body with a length has no trailers
@@ -253,13 +263,19 @@ func (x *exchange) sendTrailers(res *http.Response, announced int) {
 	// and then there is no room for trailers.
 	x.w.(http.Flusher).Flush()
 	h := x.w.Header()
+	prefix := http.TrailerPrefix
 	if len(res.Trailer) == announced {
-		for k, vv := range res.Trailer {
-			h[k] = vv
-		}
-		return
+		prefix = ""
 	}
 	for k, vv := range res.Trailer {
-		h[http.TrailerPrefix+k] = vv
+		if trailerPasses(k) {
+			h[prefix+k] = vv
+		}
 	}
+}
+
+// trailerPasses keeps back what would frame, or lead round us, from a client
+// that takes a trailer for a header. net/http does not look at late ones.
+func trailerPasses(name string) bool {
+	return name != "Alt-Svc" && httpguts.ValidTrailerHeader(name) && !slices.Contains(hopByHop, name)
 }

@@ -3,6 +3,9 @@ package proxy
 import (
 	"bytes"
 	"crypto/tls"
+	"io"
+	"net"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -54,7 +57,11 @@ func (h *h2Client) send(fields [][2]string) uint32 {
 // request returns the status, or 0 when the stream or connection was reset.
 func (h *h2Client) request(fields [][2]string) int {
 	h.t.Helper()
-	id := h.send(fields)
+	return h.status(h.send(fields))
+}
+
+func (h *h2Client) status(id uint32) int {
+	h.t.Helper()
 	for {
 		f, err := h.fr.ReadFrame()
 		if err != nil {
@@ -73,6 +80,45 @@ func (h *h2Client) request(fields [][2]string) int {
 		case *http2.SettingsFrame:
 			if !f.IsAck() {
 				h.fr.WriteSettingsAck()
+			}
+		}
+	}
+}
+
+// answerHTTP2 serves one connection of HTTP/2 by hand.
+func answerHTTP2(c net.Conn, cert *tls.Certificate, status string) {
+	defer c.Close()
+	tc := tls.Server(c, &tls.Config{GetConfigForClient: func(hi *tls.ClientHelloInfo) (*tls.Config, error) {
+		proto := "none" // h2 would let HTTP/1.1 in as well
+		if slices.Contains(hi.SupportedProtos, "h2") {
+			proto = "h2"
+		}
+		return &tls.Config{Certificates: []tls.Certificate{*cert}, NextProtos: []string{proto}}, nil
+	}})
+	if _, err := io.ReadFull(tc, make([]byte, len(http2.ClientPreface))); err != nil {
+		return
+	}
+	fr := http2.NewFramer(tc, tc)
+	fr.WriteSettings()
+	for {
+		f, err := fr.ReadFrame()
+		if err != nil {
+			return
+		}
+		switch f := f.(type) {
+		case *http2.SettingsFrame:
+			if !f.IsAck() {
+				fr.WriteSettingsAck()
+			}
+		case *http2.HeadersFrame:
+			var b bytes.Buffer
+			enc := hpack.NewEncoder(&b)
+			enc.WriteField(hpack.HeaderField{Name: ":status", Value: status})
+			fr.WriteHeaders(http2.HeadersFrameParam{StreamID: f.StreamID, BlockFragment: b.Bytes(), EndStream: status != "101", EndHeaders: true})
+			if status == "101" {
+				b.Reset()
+				enc.WriteField(hpack.HeaderField{Name: ":status", Value: "200"})
+				fr.WriteHeaders(http2.HeadersFrameParam{StreamID: f.StreamID, BlockFragment: b.Bytes(), EndStream: true, EndHeaders: true})
 			}
 		}
 	}

@@ -139,6 +139,10 @@ func (x *exchange) checkKind() error {
 		return errors.New("malformed method")
 	case r.Method == http.MethodTrace || r.Method == "PRI":
 		return fmt.Errorf("method %s is refused", r.Method)
+	case r.ProtoMajor != 1 && hasKey(r.Header, strict.RefusedField):
+		return errors.New("a field name is a look-alike of a framing field")
+	case hasKey(r.Trailer, strict.RefusedTrailer):
+		return errors.New("a trailer has a field that no trailer may have")
 	case len(r.Header["Upgrade"]) == 0:
 		return nil
 	}
@@ -147,6 +151,15 @@ func (x *exchange) checkKind() error {
 		return fmt.Errorf("upgrade to %s is refused: %w", printable(strings.Join(r.Header["Upgrade"], ", ")), err)
 	}
 	return nil
+}
+
+func hasKey(h http.Header, bad func(string) bool) bool {
+	for name := range h {
+		if bad(name) {
+			return true
+		}
+	}
+	return false
 }
 
 // prepare makes the head that is inspected and sent on: the same bytes. Nothing
@@ -238,7 +251,9 @@ func (e *Engine) stillAllowed(p Policy, f *flow) (reason string, ok bool) {
 	if f.req.Opaque && !p.Passthrough(f.req.Host, f.req.Port) {
 		return "policy changed: no passthrough for " + f.req.Host.String(), false
 	}
-	v := ask(e.ctx, p, f)
+	again := flow{req: f.req}
+	again.req.Again = true
+	v := ask(e.ctx, p, &again)
 	if v.Allowed() || v.Status == http.StatusTooManyRequests {
 		return "", true
 	}

@@ -79,10 +79,11 @@ func checkForm(cc *clientConn, r *http.Request, t *target) error {
 }
 
 // badTarget refuses what a server could read as the end of the request target
-// or of the request line.
+// or of the request line, and bytes that RFC 3986 has nowhere: some servers
+// take 0xa0 for a space.
 func badTarget(s string) bool {
 	for i := 0; i < len(s); i++ {
-		if c := s[i]; c <= ' ' || c == 0x7f || c == '#' || c == '\\' {
+		if c := s[i]; c <= ' ' || c >= 0x7f || c == '#' || c == '\\' {
 			return true
 		}
 	}

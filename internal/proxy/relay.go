@@ -32,12 +32,17 @@ func (s *webSocket) relay(ctx context.Context, client, server io.ReadWriteCloser
 	timer := time.AfterFunc(idle, func() { client.Close(); server.Close() })
 	defer timer.Stop()
 	alive := func() { timer.Reset(idle) }
-	err := ws.Relay(ctx, ws.Options{
+	opt := ws.Options{
 		Client:     &watched{client, alive},
 		Server:     &watched{server, alive},
 		MaxMessage: int64(s.e.limits.MaxMessage),
-		OnMessage:  s.decide,
-	})
+	}
+	if s.e.messages != nil {
+		// Only for whoever looks at them are messages kept in memory
+		// until they are whole.
+		opt.OnMessage = s.decide
+	}
+	err := ws.Relay(ctx, opt)
 	var broken *ws.CloseError
 	if errors.As(err, &broken) && broken.Code != ws.ClosePolicy {
 		s.record(inspect.Verdict{Reason: broken.Error()})
@@ -45,9 +50,6 @@ func (s *webSocket) relay(ctx context.Context, client, server io.ReadWriteCloser
 }
 
 func (s *webSocket) decide(ctx context.Context, dir ws.Direction, m *ws.Message) ws.Action {
-	if s.e.messages == nil {
-		return ws.Forward
-	}
 	v := s.e.messages.DecideMessage(ctx, &s.flow.req, dir, m)
 	switch {
 	case !v.Allowed():

@@ -201,6 +201,9 @@ func (h *head) field(line []byte) string {
 	case is(name, "connection"), is(name, "proxy-connection"):
 		// What Connection names is removed on the way: never the framing.
 		return eachToken(value, "a Connection field names a field that is no hop's", isFraming)
+	case is(name, "expect") && !is(value, "100-continue"):
+		// net/http would answer it by itself, and no record would be made.
+		return "the expectation is unknown"
 	case looksFraming(name):
 		return "a field name is a look-alike of a framing field"
 	}
@@ -348,7 +351,7 @@ func chunkSize(line []byte) (int64, string) {
 
 func trailerField(line []byte) string {
 	name, _, why := splitField(line)
-	if why == "" && (forbiddenTrailer(name) || looksFraming(name)) {
+	if why == "" && forbiddenTrailer(name) {
 		why = "a trailer has a field that no trailer may have"
 	}
 	return why
@@ -363,9 +366,21 @@ var noTrailer = []string{
 	"max-forwards", "cache-control", "if-match", "if-none-match",
 	"if-modified-since", "if-unmodified-since", "if-range", "x-api-key", "origin",
 	"forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto",
+	// By these some servers take another method or path.
+	"x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url",
 }
 
+// RefusedField reports whether a field of a head is refused whatever its value
+// is. Of HTTP/2 there is no stream to check, but a server may get its fields
+// as HTTP/1.
+func RefusedField(name string) bool { return looksFraming([]byte(name)) }
+
+// RefusedTrailer reports whether a field may be in no trailer of a request.
+func RefusedTrailer(name string) bool { return forbiddenTrailer([]byte(name)) }
+
 func forbiddenTrailer(name []byte) bool {
+	// CGI-style servers read an underscore as a hyphen.
+	name = bytes.ReplaceAll(name, []byte("_"), []byte("-"))
 	for _, s := range noTrailer {
 		if is(name, s) {
 			return true
