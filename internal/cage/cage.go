@@ -63,6 +63,9 @@ type Listeners struct {
 	// Refused yields what the kernel refused, and is closed with the cage.
 	// It is nil when this host does not let us see it.
 	Refused <-chan Refusal
+	// HostPaths are directories of the host in which the backend removes
+	// something at the end, for a gateway that confines itself.
+	HostPaths []string
 }
 
 // Refusal is an attempt to leave the cage that never reached the gateway.

@@ -195,8 +195,7 @@ func runCage(ctx context.Context, cfg *config.Config, spec *cage.Spec, sink audi
 		return ending{}, err
 	}
 	attach := func(l cage.Listeners) error {
-		// Placeholders in writable trees are removed at the end.
-		writes := append([]string{state, spec.Dir}, spec.ReadWrite...)
+		writes := append([]string{state}, l.HostPaths...)
 		return errors.Join(gw.Attach(l), confineGateway(spec.Without, nil, append(writes, extra...)))
 	}
 	p, err := process.Backend{}.Start(ctx, *spec, attach)

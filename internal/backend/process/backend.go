@@ -310,6 +310,9 @@ func (p *Process) listeners(m message, fds []int) (cage.Listeners, error) {
 		closeListeners(l)
 		return cage.Listeners{}, err
 	}
+	for _, m := range p.plan.writable() {
+		l.HostPaths = append(l.HostPaths, m.path)
+	}
 	p.refused = newRefusals()
 	l.Refused = p.refused.out
 	if p.packets != nil {

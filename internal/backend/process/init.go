@@ -337,10 +337,47 @@ func openStdio(l launch) (*stdio, error) {
 	for _, n := range l.TTY {
 		s.files[n] = s.slave.Fd()
 	}
+	if err := ownDevices(); err != nil {
+		return nil, fmt.Errorf("cannot use the cage's own devices: %w", err)
+	}
 	if err := terminal.Lead(s.slave); err != nil {
 		return nil, fmt.Errorf("cannot make a session in the cage: %w", err)
 	}
 	return s, nil
+}
+
+// memoryDevices are the devices of major number 1 that every cage has
+// (Documentation/admin-guide/devices.txt), by minor number.
+var memoryDevices = map[uint32]string{3: "null", 5: "zero", 7: "full", 8: "random", 9: "urandom"}
+
+// ownDevices puts the cage's /dev/null and the like in the place of the host's
+// among the standard descriptors: through one that was opened on the host, uid 0
+// could change the mode of the host's device.
+func ownDevices() error {
+	for fd := range 3 {
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil {
+			return err
+		}
+		name, ok := memoryDevices[unix.Minor(uint64(st.Rdev))]
+		if st.Mode&unix.S_IFMT != unix.S_IFCHR || unix.Major(uint64(st.Rdev)) != 1 || !ok {
+			continue
+		}
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+		if err != nil {
+			return err
+		}
+		own, err := unix.Open("/dev/"+name, flags&(unix.O_ACCMODE|unix.O_APPEND|unix.O_NONBLOCK)|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		err = unix.Dup3(own, fd, 0)
+		unix.Close(own)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // offer passes out what belongs to the host's side: the master of the cage's

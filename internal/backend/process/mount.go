@@ -3,7 +3,9 @@ package process
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -40,7 +42,7 @@ type op struct {
 	Data     []byte `json:"-"`          // of a file; follows the JSON, see writeLaunch
 	Length   int    `json:",omitempty"` // of Data
 	Target   string `json:",omitempty"` // of a link
-	Size     int64  `json:",omitempty"` // of a tmpfs, in bytes
+	Size     int64  `json:",omitempty"` // of a tmpfs, in bytes; of proc, in processes
 }
 
 // view builds the new root. Both roots are descriptors: no step depends on
@@ -335,7 +337,7 @@ func newFileSystem(kind string, set int, options []string) (int, error) {
 // with the host's user id 0 could change or read the host: their files belong
 // to that id whatever the namespace (proc(5)).
 var (
-	procReadOnly = []string{"sys", "sysrq-trigger", "irq", "bus", "fs", "acpi", "scsi", "asound", "driver", "mtrr", "cgroups"}
+	procReadOnly = []string{"sys", "dynamic_debug", "sysrq-trigger", "irq", "bus", "fs", "acpi", "scsi", "asound", "driver", "mtrr", "cgroups"}
 	procMasked   = []string{
 		"kcore", "keys", "key-users", "timer_list", "timer_stats", "sched_debug", "latency_stats",
 		"kmsg", "kallsyms", "kpagecount", "kpageflags", "kpagecgroup", "vmallocinfo", "slabinfo", "config.gz", "interrupts", "iomem", "ioports", "modules",
@@ -348,6 +350,12 @@ func (v *view) proc(o op) error {
 			return hinted(err, "parts of /proc are hidden on this host, as container runtimes do; with Docker use --security-opt systempaths=unconfined", "the kernel allows no /proc of our own")
 		}
 		return err
+	}
+	if o.Size > 0 && os.Geteuid() == 0 {
+		// RLIMIT_NPROC does not count for uid 0 (setrlimit(2)). Since Linux
+		// 6.14 a pid namespace has a highest number of its own, of which the
+		// kernel keeps the first 300; older ones leave root without a limit.
+		_ = os.WriteFile(o.Dest+"/sys/kernel/pid_max", strconv.AppendInt(nil, o.Size+301, 10), 0)
 	}
 	for _, name := range procReadOnly {
 		if err := v.self(op{Kind: opShield, Dest: o.Dest + "/" + name}); err != nil && err != unix.ENOENT {
@@ -397,7 +405,10 @@ func (o op) attributes() uint64 {
 	if !o.Device {
 		a |= unix.MOUNT_ATTR_NODEV
 	}
-	if !o.Writable && !o.Device {
+	// A device can be written to on a read-only mount, but its mode, owner and
+	// times, which are the host's, cannot be changed there: uid 0 in the cage
+	// owns the host's /dev/null.
+	if !o.Writable {
 		a |= unix.MOUNT_ATTR_RDONLY
 	}
 	return a

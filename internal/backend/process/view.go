@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/agentcage/agentcage/internal/cage"
 )
 
@@ -30,6 +32,16 @@ const (
 	runSize  = 64 << 20
 	homeSize = 4 << 30
 )
+
+// share is size, or a quarter of the machine's memory when that is less: a cage
+// that fills its files must not make the kernel end the host's programs.
+func share(size int64) int64 {
+	var info unix.Sysinfo_t
+	if unix.Sysinfo(&info) != nil {
+		return size
+	}
+	return min(size, max(64<<20, int64(uint64(info.Totalram)*uint64(info.Unit)/4)))
+}
 
 // newPlan decides what the cage is made of. It changes nothing on the host.
 func newPlan(spec cage.Spec) (*plan, error) {
@@ -114,7 +126,7 @@ func (p *plan) build() error {
 	p.system()
 	p.devices()
 	p.etc()
-	p.do(op{Kind: opProc, Dest: "/proc"})
+	p.do(op{Kind: opProc, Dest: "/proc", Size: int64(p.launch.Procs)})
 	p.private()
 	if err := p.home(); err != nil {
 		return err
@@ -171,7 +183,7 @@ func (p *plan) devices() {
 	}
 	p.do(
 		op{Kind: opPts, Dest: "/dev/pts"},
-		op{Kind: opTmpfs, Dest: "/dev/shm", Mode: 0o1777, Size: tmpSize},
+		op{Kind: opTmpfs, Dest: "/dev/shm", Mode: 0o1777, Size: share(tmpSize)},
 		op{Kind: opSymlink, Dest: "/dev/ptmx", Target: "pts/ptmx"},
 		op{Kind: opSymlink, Dest: "/dev/fd", Target: "/proc/self/fd"},
 		op{Kind: opSymlink, Dest: "/dev/stdin", Target: "/proc/self/fd/0"},
@@ -185,9 +197,9 @@ func (p *plan) devices() {
 // private gives the cage writable directories of its own.
 func (p *plan) private() {
 	p.do(
-		op{Kind: opTmpfs, Dest: "/tmp", Mode: 0o1777, Size: tmpSize},
+		op{Kind: opTmpfs, Dest: "/tmp", Mode: 0o1777, Size: share(tmpSize)},
 		op{Kind: opTmpfs, Dest: "/run", Size: runSize},
-		op{Kind: opTmpfs, Dest: "/var", Size: tmpSize},
+		op{Kind: opTmpfs, Dest: "/var", Size: share(tmpSize)},
 		op{Kind: opDir, Dest: "/var/tmp", Mode: 0o1777},
 		op{Kind: opDir, Dest: "/var/log"},
 		op{Kind: opDir, Dest: "/var/lib/apt/lists/partial"},
@@ -220,7 +232,7 @@ func (p *plan) home() error {
 		id := idOf(st)
 		p.do(op{Kind: opBind, Dest: p.user.home, Src: real, Dev: id.dev, Ino: id.ino, Writable: true})
 	} else {
-		p.do(op{Kind: opTmpfs, Dest: p.user.home, Mode: 0o700, Size: homeSize})
+		p.do(op{Kind: opTmpfs, Dest: p.user.home, Mode: 0o700, Size: share(homeSize)})
 	}
 	p.launch.ReadWrite = append(p.launch.ReadWrite, p.user.home)
 	for _, d := range p.tools {
