@@ -621,6 +621,11 @@ func TestFilter(t *testing.T) {
 			{"network namespace", unix.SYS_CLONE, []uint64{unix.CLONE_NEWNET}, refused},
 			{"persona", unix.SYS_PERSONALITY, []uint64{0x0400000}, refused},
 			{"high half", unix.SYS_IOCTL, []uint64{0, 1<<32 | unix.TIOCSTI}, refused},
+			{"set-uid", unix.SYS_FCHMODAT, []uint64{0, 0, 0o4755}, refused},
+			{"set-uid by the new call", unix.SYS_FCHMODAT2, []uint64{0, 0, 0o4755}, refused},
+			{"set-uid on a descriptor", unix.SYS_FCHMOD, []uint64{0, 1<<32 | 0o4711}, refused},
+			{"set-gid, as shared directories have", unix.SYS_FCHMODAT, []uint64{0, 0, 0o2775}, unix.SECCOMP_RET_ALLOW},
+			{"mode", unix.SYS_FCHMOD, []uint64{0, 0o755}, unix.SECCOMP_RET_ALLOW},
 			{"window size", unix.SYS_IOCTL, []uint64{0, unix.TIOCGWINSZ}, unix.SECCOMP_RET_ALLOW},
 			{"future", newestSyscall + 1, nil, unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)},
 		} {

@@ -111,12 +111,26 @@ func filter(gateway, notify bool) []bpf.Instruction {
 	p = append(p, whenEqual(unix.SYS_SOCKETPAIR, arg(0),
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.AF_UNIX, SkipTrue: 1}, fail(unix.EAFNOSUPPORT), allow)...)
 	p = append(p, whenEqual(unix.SYS_IOCTL, ioctlRule()...)...)
+	for _, c := range modeCalls {
+		p = append(p, whenEqual(c.nr, arg(c.mode), bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: unix.S_ISUID, SkipFalse: 1}, eperm, allow)...)
+	}
 	for _, nr := range list(gateway) {
 		p = append(p, whenEqual(nr, eperm)...)
 	}
 	p = append(p, whenEqual(unix.SYS_PERSONALITY, personalityRule()...)...)
 	return append(p, allow)
 }
+
+// modeCalls are the system calls that give a file its mode, with the argument
+// that holds it. A set-uid file in a directory of the host's is a program that
+// runs as the owner of the cage for every other user of the machine. openat2
+// has the mode in memory, out of the filter's sight: it could make such a file
+// only empty, and any way to fill it clears the bit (inode(7)).
+var modeCalls = append([]modeCall{
+	{unix.SYS_FCHMOD, 1}, {unix.SYS_FCHMODAT, 2}, {unix.SYS_FCHMODAT2, 2}, {unix.SYS_MKNODAT, 2},
+}, modeCallsHere...)
+
+type modeCall struct{ nr, mode uint32 }
 
 func list(gateway bool) []uint32 {
 	l := append(append([]uint32{}, denied...), deniedHere...)

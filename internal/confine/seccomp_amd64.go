@@ -11,3 +11,6 @@ var deniedHere = []uint32{
 
 // forks start a process without the flags that clone checks.
 var forks = []uint32{unix.SYS_FORK, unix.SYS_VFORK}
+
+// modeCallsHere are modeCalls that only this architecture has.
+var modeCallsHere = []modeCall{{unix.SYS_CHMOD, 1}, {unix.SYS_MKNOD, 1}}

@@ -9,3 +9,6 @@ var deniedHere []uint32
 
 // forks start a process without the flags that clone checks.
 var forks []uint32
+
+// modeCallsHere are modeCalls that only other architectures have.
+var modeCallsHere []modeCall

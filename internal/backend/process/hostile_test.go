@@ -170,3 +170,38 @@ func TestRecordOutlivesWhatCannotBeRemoved(t *testing.T) {
 		t.Error("a placeholder that is gone counts as left")
 	}
 }
+
+// A set-uid program in the project would run as the cage's owner for every other
+// user of the machine.
+func TestNoSetUIDPrograms(t *testing.T) {
+	needProgram(t, "python3")
+	dir := project(t)
+	o := run{spec: shell(dir, `cp /bin/true prog; chmod 755 prog && echo plain; mkdir shared; chmod 2775 shared && echo shared
+chmod 4755 prog 2>/dev/null && echo SET
+python3 - <<'END'
+import os
+def attempt(name, f):
+    try: f()
+    except OSError: pass
+    st = os.stat(name) if os.path.exists(name) else None
+    if st and st.st_mode & 0o4000 and st.st_size: print("SET", name)
+attempt("prog", lambda: os.fchmod(os.open("prog", os.O_RDONLY), 0o4711))
+attempt("made", lambda: os.write(os.open("made", os.O_CREAT | os.O_WRONLY, 0o4755), b"program"))
+attempt("grown", lambda: os.ftruncate(os.open("grown", os.O_CREAT | os.O_RDWR, 0o4755), 100))
+attempt("reserved", lambda: os.posix_fallocate(os.open("reserved", os.O_CREAT | os.O_RDWR, 0o4755), 0, 100))
+END
+umask 0; echo done`)}.run(t)
+	o.want(t, 0, "plain", "shared", "done")
+	if strings.Contains(o.out, "SET") {
+		t.Errorf("output:\n%s", o.out)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if st, err := e.Info(); err == nil && st.Mode()&os.ModeSetuid != 0 && st.Size() > 0 {
+			t.Errorf("%s is left with mode %v", e.Name(), st.Mode())
+		}
+	}
+}
