@@ -215,17 +215,19 @@ func TestOrder(t *testing.T) {
 // config allows its private address.
 func TestLoop(t *testing.T) {
 	w := newWorld(t)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.gw.ServeTransparent(l, 443)
-	w.port = l.Addr().(*net.TCPAddr).Port
-	if err := w.gw.Reload(w.config("example.com")); err != nil {
-		t.Fatal(err)
-	}
-	if code, body := w.get("/loop"); code != 403 {
-		t.Errorf("the gateway dialled itself: %d %s", code, body)
+	for _, address := range []string{"127.0.0.1:0", ":0"} {
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.gw.ServeTransparent(l, 443)
+		w.port = l.Addr().(*net.TCPAddr).Port
+		if err := w.gw.Reload(w.config("example.com")); err != nil {
+			t.Fatal(err)
+		}
+		if code, body := w.get("/loop"); code != 403 || !strings.Contains(body, "the gateway's own") {
+			t.Errorf("%s: the gateway dialled itself: %d %s", address, code, body)
+		}
 	}
 }
 

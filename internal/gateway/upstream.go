@@ -183,5 +183,21 @@ func (a *addresses) add(addr net.Addr) {
 func (a *addresses) has(ap netip.AddrPort) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return slices.Contains(a.list, netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()))
+	addr := ap.Addr().Unmap()
+	return slices.ContainsFunc(a.list, func(own netip.AddrPort) bool {
+		return own.Port() == ap.Port() && (own.Addr() == addr || own.Addr().IsUnspecified() && isLocal(addr))
+	})
+}
+
+// isLocal reports whether a listener on the wildcard address has this one too.
+// When the machine does not tell, it has.
+func isLocal(a netip.Addr) bool {
+	if a.IsLoopback() || a.IsUnspecified() {
+		return true
+	}
+	local, err := net.InterfaceAddrs()
+	return err != nil || slices.ContainsFunc(local, func(l net.Addr) bool {
+		p, ok := l.(*net.IPNet)
+		return ok && p.IP.Equal(net.IP(a.AsSlice()))
+	})
 }

@@ -194,7 +194,7 @@ func (x *exchange) tunnel(host hostname.Name, port uint16) {
 	sc.checked.Relax()
 	if rw.Reader.Buffered() > 0 || sc.checked.Buffered() > 0 {
 		outer.fail(audit.KindProtocol, "bytes before the answer to CONNECT")
-		io.WriteString(c, "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+		_, _ = io.WriteString(c, "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
 		outer.Close()
 		return
 	}

@@ -46,7 +46,7 @@ func (x *exchange) write(status int, contentType string, body []byte) {
 	x.answered = true
 	x.w.WriteHeader(status)
 	if x.r.Method != http.MethodHead {
-		x.w.Write(body)
+		_, _ = x.w.Write(body) // the client may be gone
 	}
 }
 

@@ -162,7 +162,7 @@ func New(o Options) (*Engine, error) {
 	e.tlsConfig = e.newTLSConfig()
 	e.upstream.Store(e.newUpstream(o.RootCAs))
 	e.server = e.newServer()
-	e.work.Go(func() { e.server.Serve(e.handoff) })
+	e.work.Go(func() { _ = e.server.Serve(e.handoff) }) // it ends with Shutdown only
 	return e, nil
 }
 
@@ -241,7 +241,7 @@ func (e *Engine) Update(p Policy) {
 	e.policy.Store(&p)
 	for _, f := range e.flows.snapshot() {
 		if reason, ok := e.stillAllowed(p, f); !ok {
-			e.record(f, inspect.Verdict{Reason: reason})
+			_ = e.record(f, inspect.Verdict{Reason: reason})
 			f.cancel(&endedError{reason})
 		}
 	}
@@ -286,7 +286,7 @@ func (e *Engine) Shutdown(ctx context.Context) error {
 	e.flows.cancelAll(&endedError{"the gateway stops"})
 	e.closeConns(func(*clientConn) bool { return true })
 	e.work.Wait()
-	e.flows.wait(context.Background())
+	_ = e.flows.wait(context.Background()) // has no error without an end
 	e.closeUpstream()
 	return err
 }

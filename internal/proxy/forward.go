@@ -45,7 +45,7 @@ func (x *exchange) forward(ctx context.Context) {
 	if x.r.ContentLength != 0 && x.r.ProtoMajor == 1 {
 		// Without it the server reads all of the request before it sends
 		// the first byte of the answer.
-		http.NewResponseController(x.w).EnableFullDuplex()
+		_ = http.NewResponseController(x.w).EnableFullDuplex()
 	}
 	res, err := x.e.upstream.Load().roundTrip(out, x.r.ProtoMajor)
 	x.interim.end()
@@ -103,12 +103,12 @@ func (x *exchange) setBody(out *http.Request) error {
 // readSmall gives a body as long as a header: it is one packet or a few.
 func (x *exchange) readSmall(n int64) ([]byte, error) {
 	rc := http.NewResponseController(x.w)
-	rc.SetReadDeadline(time.Now().Add(x.e.limits.HeaderTimeout))
+	_ = rc.SetReadDeadline(time.Now().Add(x.e.limits.HeaderTimeout))
 	buf := make([]byte, n)
 	if _, err := io.ReadFull(x.r.Body, buf); err != nil {
 		return nil, err // the deadline stays: the server reads on when it closes the body
 	}
-	rc.SetReadDeadline(time.Time{})
+	_ = rc.SetReadDeadline(time.Time{})
 	return buf, nil
 }
 
@@ -249,7 +249,8 @@ func isStream(h http.Header) bool {
 
 // cutOff ends an answer that cannot be completed in a way that the client sees.
 func (x *exchange) cutOff(ctx context.Context, err error) {
-	if failure, ok := err.(readFailure); ok {
+	var failure readFailure
+	if errors.As(err, &failure) {
 		x.failed(ctx, failure.error)
 	}
 	panic(http.ErrAbortHandler)

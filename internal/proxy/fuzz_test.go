@@ -62,6 +62,10 @@ func FuzzIdentify(f *testing.F) {
 		}
 		if sent := x.req.URL.RequestURI(); sent != "*" && !strings.HasPrefix(sent, "/") || strings.ContainsAny(sent, " \t\r\n") {
 			t.Fatalf("%q is sent as %q", uri, sent)
+		} else if path, _, _ := strings.Cut(sent, "?"); sent != "*" {
+			if matched, _ := inspect.DecodePath(path); matched != x.req.Path {
+				t.Fatalf("%q is sent as %q and matched as %q", uri, sent, x.req.Path)
+			}
 		}
 	})
 }

@@ -270,7 +270,7 @@ func refusalStatus(status int) int {
 // refuse records and answers a refusal that is no verdict of the policy, at any
 // time of a request.
 func (x *exchange) refuse(status int, reason string) {
-	x.e.record(&x.flow, inspect.Verdict{Reason: reason})
+	_ = x.e.record(&x.flow, inspect.Verdict{Reason: reason}) // it is refused in any case
 	if !x.answered {
 		x.answer(status, reason)
 	}

@@ -45,7 +45,7 @@ func (s *webSocket) relay(ctx context.Context, client, server io.ReadWriteCloser
 	err := ws.Relay(ctx, opt)
 	var broken *ws.CloseError
 	if errors.As(err, &broken) && broken.Code != ws.ClosePolicy {
-		s.record(inspect.Verdict{Reason: broken.Error()})
+		_ = s.record(inspect.Verdict{Reason: broken.Error()})
 	}
 }
 

@@ -51,13 +51,13 @@ func (e *Engine) passThrough(cc *clientConn) {
 	defer e.flows.remove(f)
 	v := e.decide(ctx, f)
 	if err := e.record(f, v); err != nil || !v.Allowed() {
-		cc.Write(accessDenied)
+		_, _ = cc.Write(accessDenied)
 		return
 	}
 	server, err := e.dialer.Dial(ctx, host, cc.port)
 	if err != nil {
 		e.recordDial(f, v, err)
-		cc.Write(accessDenied)
+		_, _ = cc.Write(accessDenied)
 		return
 	}
 	defer server.Close()
