@@ -205,3 +205,38 @@ umask 0; echo done`)}.run(t)
 		}
 	}
 }
+
+// What git and the shell run by themselves is found at any depth, under any name.
+func TestFindingsOfHiddenPlaces(t *testing.T) {
+	dir := project(t)
+	git(t, dir, "init", "-q")
+	git(t, dir, "commit", "-q", "--allow-empty", "-m", "zero")
+	bin := filepath.Join(dir, ".venv/bin")
+	write(t, filepath.Join(bin, "old"), "")
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	o := run{spec: shell(dir, `
+repository() { mkdir -p "$1" && cp -r .git/HEAD .git/objects .git/refs "$1" && printf '[core]\n\tfsmonitor = evil\n' > "$1/config"; }
+repository bare
+repository a/b/c/d/e/f/g/.git
+repository node_modules/x/.git
+mkdir -p plain/objects plain/refs && echo fine > plain/config
+echo evil > .venv/bin/ls; echo fine > .venv/bin/no-such-command-elsewhere`)}.run(t)
+	o.want(t, 0)
+	found := map[string]bool{}
+	for _, f := range o.process.(*Process).Findings() {
+		rel, err := filepath.Rel(dir, f.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found[rel] = true
+	}
+	for _, want := range []string{"bare/config", "a/b/c/d/e/f/g/.git/config", "node_modules/x/.git/config", ".venv/bin/ls"} {
+		if !found[want] {
+			t.Errorf("%s is not found", want)
+		}
+		delete(found, want)
+	}
+	if len(found) > 0 {
+		t.Errorf("found too much: %v", found)
+	}
+}

@@ -19,8 +19,7 @@ type Finding struct {
 
 // Bounds of the search at the end of a cage.
 const (
-	findDepth   = 5
-	findEntries = 50000
+	findEntries = 100000
 	findMost    = 100
 )
 
@@ -45,9 +44,12 @@ func (r *registration) findings(since time.Time) []Finding {
 		return nil
 	}
 	s := &search{since: since.Add(-clockGrain), guarded: r.guarded, left: findEntries}
+	var trees []string
 	for _, root := range r.plan.writable() {
-		s.walk(root.path, 1)
+		trees = append(trees, root.path)
 	}
+	s.walk(trees)
+	s.commands(r.plan.dir.path, trees)
 	return s.found
 }
 
@@ -67,22 +69,94 @@ func (s *search) add(path, why string) {
 	}
 }
 
-func (s *search) walk(dir string, depth int) {
+// walk looks at what lies near the top first, at any depth, and at packages of
+// Node last, as they are many.
+func (s *search) walk(trees []string) {
+	queue, last := slices.Clone(trees), []string(nil)
+	for len(queue)+len(last) > 0 {
+		if len(queue) == 0 {
+			queue, last = last, nil
+		}
+		dir := queue[0]
+		queue = queue[1:]
+		if s.left <= 0 {
+			if !strings.Contains(dir, "/node_modules") {
+				s.add(trees[0], "holds too many files to look at all of them")
+			}
+			return
+		}
+		entries := s.list(dir)
+		for _, e := range entries {
+			path := filepath.Join(dir, e.Name())
+			if s.guarded[path] {
+				continue
+			}
+			s.judge(path, e)
+			switch {
+			case !e.IsDir() || e.Name() == ".git":
+			case e.Name() == "node_modules":
+				last = append(last, path)
+			default:
+				queue = append(queue, path)
+			}
+		}
+		// Git also takes a directory for a repository that is not called .git,
+		// when somebody goes there.
+		if holdsAll(entries, "HEAD", "objects", "refs") {
+			s.repository(dir)
+		}
+	}
+}
+
+func (s *search) list(dir string) []os.DirEntry {
 	f, err := os.Open(dir)
 	if err != nil {
-		return
+		return nil
 	}
+	defer f.Close()
 	entries, _ := f.ReadDir(s.left)
-	f.Close()
 	s.left -= len(entries)
-	for _, e := range entries {
-		path := filepath.Join(dir, e.Name())
-		if s.guarded[path] {
+	return entries
+}
+
+func holdsAll(entries []os.DirEntry, names ...string) bool {
+	for _, name := range names {
+		if !slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() == name }) {
+			return false
+		}
+	}
+	return true
+}
+
+// commands looks at directories of the caller's PATH that the agent can write
+// to, as that of an active Python environment: a program there that has the
+// name of another one is run in its place.
+func (s *search) commands(dir string, trees []string) {
+	path := filepath.SplitList(os.Getenv("PATH"))
+	var mine, others []string
+	for _, p := range path {
+		if !filepath.IsAbs(p) {
+			p = filepath.Join(dir, p)
+		}
+		real, err := filepath.EvalSymlinks(p)
+		if err != nil {
 			continue
 		}
-		s.judge(path, e)
-		if e.IsDir() && depth < findDepth && s.left > 0 && e.Name() != "node_modules" && e.Name() != ".git" {
-			s.walk(path, depth+1)
+		if slices.ContainsFunc(trees, func(tree string) bool { return within(real, tree) }) {
+			mine = append(mine, real)
+		} else {
+			others = append(others, real)
+		}
+	}
+	for _, m := range mine {
+		for _, e := range s.list(m) {
+			file := filepath.Join(m, e.Name())
+			if !e.IsDir() && s.newer(file) && slices.ContainsFunc(others, func(o string) bool {
+				_, err := os.Stat(filepath.Join(o, e.Name()))
+				return err == nil
+			}) {
+				s.add(file, "is in your PATH, and has the name of another command")
+			}
 		}
 	}
 }
@@ -128,6 +202,11 @@ func (s *search) git(path string, e os.DirEntry) {
 		}
 		return
 	}
+	s.repository(path)
+}
+
+// repository looks into a git directory and those in it.
+func (s *search) repository(path string) {
 	places := append([]gitPlace{{path: path}}, gitInner(path)...)
 	for _, g := range places {
 		for _, r := range gitRules {
