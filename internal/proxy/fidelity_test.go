@@ -335,7 +335,10 @@ func TestBodyLimit(t *testing.T) {
 					res.Body.Close()
 					continue
 				}
-				w.audit.await(t, "the limit", reasonHas("body too large: "))
+				r := w.audit.await(t, "the limit", reasonHas("body too large: "))
+				if want := map[bool]string{true: "", false: "allowed"}[known]; r.Revises != want {
+					t.Errorf("%s %d known=%v: the record revises %q", way.name, n, known, r.Revises)
+				}
 				if err == nil {
 					b, _ := io.ReadAll(res.Body)
 					res.Body.Close()

@@ -346,7 +346,11 @@ func (x *exchange) failed(ctx context.Context, err error) {
 	var malformed *strict.RejectError
 	switch {
 	case x.limit != nil && x.limit.over.Load():
-		x.refuse(http.StatusForbidden, tooLarge(x.limit.max+1, x.limit.max))
+		reason := tooLarge(x.limit.max+1, x.limit.max)
+		x.e.revise(&x.flow, x.verdict, inspect.Verdict{Reason: reason})
+		if !x.answered {
+			x.answer(http.StatusForbidden, reason)
+		}
 	case errors.As(context.Cause(ctx), &ended):
 		if !x.answered {
 			x.answer(http.StatusForbidden, ended.reason)
