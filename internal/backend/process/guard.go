@@ -95,6 +95,23 @@ type guarded struct {
 // guard puts the guards up: it makes placeholders on the host, and adds the
 // steps that make all of them read-only in the cage.
 func (p *plan) guard() (*registration, error) {
+	for range guardTries - 1 {
+		reg, err := p.tryGuard()
+		if !errors.Is(err, errMoved) {
+			return reg, err
+		}
+		if err := reg.release(); err != nil {
+			return nil, err
+		}
+	}
+	return p.tryGuard()
+}
+
+// guardTries bounds how often the guards are planned anew because another
+// cage in the same directory began or ended meanwhile.
+const guardTries = 20
+
+func (p *plan) tryGuard() (*registration, error) {
 	reg, err := openRegistry()
 	if err != nil {
 		return nil, err

@@ -202,8 +202,14 @@ func (r *registration) commit(all []guarded) ([]guarded, error) {
 	made := map[string]fileID{}
 	kept := r.record.Entries[:0]
 	for _, e := range r.record.Entries {
+		if e.Ino != 0 && !stillThere(e) {
+			return nil, errMoved
+		}
 		if e.Ino == 0 {
 			id, err := makePlaceholder(e)
+			if errors.Is(err, unix.EEXIST) {
+				return nil, errMoved
+			}
 			if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EROFS) || errors.Is(err, unix.ENOENT) {
 				continue
 			}
@@ -227,6 +233,21 @@ func (r *registration) commit(all []guarded) ([]guarded, error) {
 		out = append(out, g)
 	}
 	return out, r.save()
+}
+
+// errMoved says that what was found is not what is there now. From commit on
+// it cannot happen any more: others see the record before they remove.
+var errMoved = errors.New("another cage began or ended in the same directory")
+
+func stillThere(e placeholder) bool {
+	dir, name, err := parentOf(e)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(dir)
+	var st unix.Stat_t
+	err = unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	return err == nil && st.Ino == e.Ino && st.Dev == e.Dev
 }
 
 // parentOf opens the directory of a placeholder, following no link.
