@@ -179,6 +179,7 @@ func await(kind string) error {
 // it ended.
 func enter(l launch) (string, error) {
 	runtime.LockOSThread() // Landlock's scope is on this thread, which starts the command
+	passKeys := terminal.CatchKeys() // pressed before the command is in the foreground
 	io, err := openStdio(l)
 	if err != nil {
 		return stageStart, err
@@ -192,6 +193,9 @@ func enter(l launch) (string, error) {
 		if pid, err = start(program, l, io); err == nil {
 			if err := send(controlFD, message{Kind: msgStarted}); err != nil {
 				return stageStart, err
+			}
+			if io.slave != nil {
+				passKeys(pid)
 			}
 			go obey(pid)
 			return stageStart, reap(pid, io.slave)
