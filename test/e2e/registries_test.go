@@ -107,8 +107,10 @@ func TestPip(t *testing.T) {
 	// The interpreter itself and not a shim, which would want to rewrite its
 	// own directory after an installation.
 	interpreter := b.exec("python3", "-c", "import sys; print(sys.executable, end='')").stdout
-	install := []string{interpreter, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "-q", "--retries", "0", "--root-user-action", "ignore", "--target", "out",
-		"--index-url", s.url("https", "pypi.test", "/simple/"), "cagedemo"}
+	install := []string{
+		interpreter, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "-q", "--retries", "0", "--root-user-action", "ignore", "--target", "out",
+		"--index-url", s.url("https", "pypi.test", "/simple/"), "cagedemo",
+	}
 	b.caged(install...).ok(t, "")
 	if got := b.read("out/cagedemo/__init__.py"); got != "VALUE = 'from the index'\n" {
 		t.Errorf("installed %q", got)

@@ -108,8 +108,10 @@ func (h *half) stop(sig syscall.Signal) int {
 
 func (b *bench) proxy(extra ...string) *half {
 	b.t.Helper()
-	return b.serve(append([]string{"proxy", "-c", "cage.yaml", "--listen", "127.0.0.1:0", "--ca-dir", "ca", "--audit", "audit.jsonl",
-		"--transparent-http", "127.0.0.1:0", "--transparent-tls", "127.0.0.1:0"}, extra...)...)
+	return b.serve(append([]string{
+		"proxy", "-c", "cage.yaml", "--listen", "127.0.0.1:0", "--ca-dir", "ca", "--audit", "audit.jsonl",
+		"--transparent-http", "127.0.0.1:0", "--transparent-tls", "127.0.0.1:0",
+	}, extra...)...)
 }
 
 // client goes through the proxy and trusts its authority.

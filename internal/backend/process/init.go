@@ -178,7 +178,7 @@ func await(kind string) error {
 // enter gives up every privilege, proves it, runs the command and reports how
 // it ended.
 func enter(l launch) (string, error) {
-	runtime.LockOSThread() // Landlock's scope is on this thread, which starts the command
+	runtime.LockOSThread()           // Landlock's scope is on this thread, which starts the command
 	passKeys := terminal.CatchKeys() // pressed before the command is in the foreground
 	io, err := openStdio(l)
 	if err != nil {
@@ -363,8 +363,8 @@ func ownDevices() error {
 		if err := unix.Fstat(fd, &st); err != nil {
 			return err
 		}
-		name, ok := memoryDevices[unix.Minor(uint64(st.Rdev))]
-		if st.Mode&unix.S_IFMT != unix.S_IFCHR || unix.Major(uint64(st.Rdev)) != 1 || !ok {
+		name, ok := memoryDevices[unix.Minor(st.Rdev)]
+		if st.Mode&unix.S_IFMT != unix.S_IFCHR || unix.Major(st.Rdev) != 1 || !ok {
 			continue
 		}
 		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)

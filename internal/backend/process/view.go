@@ -28,19 +28,19 @@ type plan struct {
 // Sizes of the cage's own file systems in memory. They bound what an agent
 // can take of the host's memory with files; a limit on memory counts them too.
 const (
-	tmpSize  = 4 << 30
-	runSize  = 64 << 20
-	homeSize = 4 << 30
+	maxSize = 4 << 30 // of /tmp, /var, /dev/shm and the home directory
+	runSize = 64 << 20
 )
 
-// share is size, or a quarter of the machine's memory when that is less: a cage
-// that fills its files must not make the kernel end the host's programs.
-func share(size int64) int64 {
+// largeSize is maxSize, or an eighth of the machine's memory when that is less: a
+// cage that fills all four of its file systems must not make the kernel end the
+// host's programs.
+func largeSize() int64 {
 	var info unix.Sysinfo_t
 	if unix.Sysinfo(&info) != nil {
-		return size
+		return maxSize
 	}
-	return min(size, max(64<<20, int64(uint64(info.Totalram)*uint64(info.Unit)/4)))
+	return min(maxSize, max(64<<20, int64(info.Totalram*uint64(info.Unit)/8)))
 }
 
 // newPlan decides what the cage is made of. It changes nothing on the host.
@@ -183,7 +183,7 @@ func (p *plan) devices() {
 	}
 	p.do(
 		op{Kind: opPts, Dest: "/dev/pts"},
-		op{Kind: opTmpfs, Dest: "/dev/shm", Mode: 0o1777, Size: share(tmpSize)},
+		op{Kind: opTmpfs, Dest: "/dev/shm", Mode: 0o1777, Size: largeSize()},
 		op{Kind: opSymlink, Dest: "/dev/ptmx", Target: "pts/ptmx"},
 		op{Kind: opSymlink, Dest: "/dev/fd", Target: "/proc/self/fd"},
 		op{Kind: opSymlink, Dest: "/dev/stdin", Target: "/proc/self/fd/0"},
@@ -197,9 +197,9 @@ func (p *plan) devices() {
 // private gives the cage writable directories of its own.
 func (p *plan) private() {
 	p.do(
-		op{Kind: opTmpfs, Dest: "/tmp", Mode: 0o1777, Size: share(tmpSize)},
+		op{Kind: opTmpfs, Dest: "/tmp", Mode: 0o1777, Size: largeSize()},
 		op{Kind: opTmpfs, Dest: "/run", Size: runSize},
-		op{Kind: opTmpfs, Dest: "/var", Size: share(tmpSize)},
+		op{Kind: opTmpfs, Dest: "/var", Size: largeSize()},
 		op{Kind: opDir, Dest: "/var/tmp", Mode: 0o1777},
 		op{Kind: opDir, Dest: "/var/log"},
 		op{Kind: opDir, Dest: "/var/lib/apt/lists/partial"},
@@ -232,7 +232,7 @@ func (p *plan) home() error {
 		id := idOf(st)
 		p.do(op{Kind: opBind, Dest: p.user.home, Src: real, Dev: id.dev, Ino: id.ino, Writable: true})
 	} else {
-		p.do(op{Kind: opTmpfs, Dest: p.user.home, Mode: 0o700, Size: share(homeSize)})
+		p.do(op{Kind: opTmpfs, Dest: p.user.home, Mode: 0o700, Size: largeSize()})
 	}
 	p.launch.ReadWrite = append(p.launch.ReadWrite, p.user.home)
 	for _, d := range p.tools {

@@ -38,8 +38,10 @@ var escapeChecks = []check{
 	}},
 	{"sockets-that-hosts-have", "B5 B10", func(t *testing.T, s *suite) {
 		in := s.cage(t)
-		for _, p := range []string{"/var/run/docker.sock", "/run/docker.sock", "/run/podman/podman.sock", "/run/systemd/private", "/run/dbus/system_bus_socket",
-			"/run/user/0/bus", "/run/user/1000/bus", "/run/containerd/containerd.sock", "/tmp/.X11-unix/X0", "/run/systemd/journal/socket", "/dev/log", "/var/run/nscd/socket"} {
+		for _, p := range []string{
+			"/var/run/docker.sock", "/run/docker.sock", "/run/podman/podman.sock", "/run/systemd/private", "/run/dbus/system_bus_socket",
+			"/run/user/0/bus", "/run/user/1000/bus", "/run/containerd/containerd.sock", "/tmp/.X11-unix/X0", "/run/systemd/journal/socket", "/dev/log", "/var/run/nscd/socket",
+		} {
 			in.refused(wire.Ask{Do: "dial", Network: "unix", Addr: p})
 		}
 		for _, dir := range []string{"/run", "/var/run", "/tmp"} {

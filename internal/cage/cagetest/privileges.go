@@ -122,8 +122,10 @@ var privilegeChecks = []check{
 	}},
 	{"kernel-settings", "36", func(t *testing.T, s *suite) {
 		in := s.cage(t)
-		for _, p := range []string{"/proc/sys/kernel/core_pattern", "/proc/sys/kernel/modprobe", "/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv4/ping_group_range",
-			"/proc/sys/net/ipv4/ip_unprivileged_port_start", "/proc/sys/vm/drop_caches", "/proc/sysrq-trigger", "/proc/self/oom_score_adj.x", "/sys/kernel/uevent_helper", "/sys/fs/cgroup/cgroup.procs", "/proc/sys/kernel/ns_last_pid"} {
+		for _, p := range []string{
+			"/proc/sys/kernel/core_pattern", "/proc/sys/kernel/modprobe", "/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv4/ping_group_range",
+			"/proc/sys/net/ipv4/ip_unprivileged_port_start", "/proc/sys/vm/drop_caches", "/proc/sysrq-trigger", "/proc/self/oom_score_adj.x", "/sys/kernel/uevent_helper", "/sys/fs/cgroup/cgroup.procs", "/proc/sys/kernel/ns_last_pid",
+		} {
 			in.refused(wire.Ask{Do: "openrw", Path: p})
 		}
 		for _, p := range []string{"/proc/kcore", "/proc/kmsg", "/proc/kallsyms", "/proc/keys", "/proc/timer_list"} {
