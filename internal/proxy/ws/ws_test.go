@@ -499,10 +499,25 @@ func FuzzPump(f *testing.F) {
 				out[i] += g.payload
 			}
 		}
-		if errs[0] == nil && (errs[1] != nil || out[0] != out[1]) {
+		if errs[0] == nil && !endsInsideMessage(in, up) && (errs[1] != nil || out[0] != out[1]) {
 			t.Errorf("inspected %q, streamed %q, %v", out[0], out[1], errs[1])
 		}
 	})
+}
+
+// endsInsideMessage reports whether a message is cut off by a close frame. It is
+// streamed, or found to be bad, in part, and an inspector never sees it.
+func endsInsideMessage(in []byte, masked bool) bool {
+	inside := false
+	for r := bytes.NewReader(in); ; {
+		g, err := readFrame(r, masked)
+		if err != nil || g.op == opClose {
+			return inside
+		}
+		if g.op < opClose {
+			inside = !g.fin
+		}
+	}
 }
 
 func FuzzFrame(f *testing.F) {
