@@ -81,8 +81,5 @@ if [ "$(id -u)" = 0 ]; then
 	cp "$home/total" "$totals/user"
 fi
 
-echo '--- fuzz targets'
-tools/fuzz.sh
-
 awk '{ passed += $1; failed += $3; skipped += $5 } END { printf "%d passed, %d failed, %d skipped\n", passed, failed, skipped }' "$totals"/* |
 	tee "$summary"
