@@ -112,7 +112,6 @@ type Process struct {
 
 	plan    *plan
 	guards  *registration
-	scope   *scope
 	refused *refusals
 	packets *os.File
 	session *terminal.Session
@@ -267,7 +266,7 @@ func (p *Process) prepare() error {
 	if p.guards, err = plan.guard(); err != nil {
 		return err
 	}
-	if p.scope, err = newScope(p.spec, p.cmd.Process.Pid); err != nil {
+	if err := newScope(p.spec, p.cmd.Process.Pid); err != nil {
 		return err
 	}
 	return writeLaunch(p.launch, plan.launch)
@@ -451,7 +450,6 @@ func (p *Process) release() error {
 	if p.refused != nil {
 		p.refused.close()
 	}
-	p.scope.remove()
 	err := p.guards.release()
 	p.findings = p.guards.findings(p.started)
 	return err

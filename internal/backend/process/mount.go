@@ -351,11 +351,13 @@ func (v *view) proc(o op) error {
 		}
 		return err
 	}
-	if o.Size > 0 && os.Geteuid() == 0 {
-		// RLIMIT_NPROC does not count for uid 0 (setrlimit(2)). Since Linux
-		// 6.14 a pid namespace has a highest number of its own, of which the
-		// kernel keeps the first 300; older ones leave root without a limit.
-		_ = os.WriteFile(o.Dest+"/sys/kernel/pid_max", strconv.AppendInt(nil, o.Size+301, 10), 0)
+	if o.Size > 0 && os.Geteuid() == 0 && ownPidMax() {
+		// RLIMIT_NPROC does not count for uid 0 (setrlimit(2)). The kernel
+		// keeps the first 300 numbers.
+		err := os.WriteFile(o.Dest+"/sys/kernel/pid_max", strconv.AppendInt(nil, o.Size+301, 10), 0)
+		if err != nil {
+			return fmt.Errorf("cannot limit the cage's processes: %w", err)
+		}
 	}
 	for _, name := range procReadOnly {
 		if err := v.self(op{Kind: opShield, Dest: o.Dest + "/" + name}); err != nil && err != unix.ENOENT {
