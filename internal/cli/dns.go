@@ -43,16 +43,34 @@ SIGHUP and a changed config file reload; SIGTERM stops.`,
 }
 
 func serveDNS(h *half, addr string) error {
-	packets, err := net.ListenPacket("udp", addr)
+	packets, stream, err := listenDNS(addr)
 	if err != nil {
-		return fmt.Errorf("cannot listen on %s: %w", addr, err)
-	}
-	// A port of 0 is chosen once and then taken for both.
-	stream, err := listen(packets.LocalAddr().String())
-	if err != nil {
-		return errors.Join(err, packets.Close())
+		return err
 	}
 	fmt.Fprintf(os.Stderr, "agentcage: DNS on %s\n", stream.Addr())
 	h.gw.ServeDNS([]net.PacketConn{packets}, []net.Listener{stream})
 	return nil
+}
+
+// chosenPorts is how many ports are tried when any will do.
+const chosenPorts = 16
+
+// listenDNS listens on one port for UDP and TCP. A port of 0 is chosen once and
+// taken for both; somebody else may have the other half of it.
+func listenDNS(addr string) (net.PacketConn, net.Listener, error) {
+	for try := 1; ; try++ {
+		packets, err := net.ListenPacket("udp", addr)
+		if err != nil {
+			return nil, nil, fmt.Errorf("cannot listen on %s: %w", addr, err)
+		}
+		chosen := packets.LocalAddr().String()
+		stream, err := listen(chosen)
+		if err == nil {
+			return packets, stream, nil
+		}
+		err = errors.Join(err, packets.Close())
+		if chosen == addr || try == chosenPorts {
+			return nil, nil, err
+		}
+	}
 }

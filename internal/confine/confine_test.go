@@ -499,6 +499,11 @@ func roleProgram(dir string) error {
 	if err := json.Unmarshal([]byte(os.Getenv("CONFINE_TEST_ARGS")), &args); err != nil {
 		return err
 	}
+	// go would leave a process behind that writes its counters.
+	telemetry := filepath.Join(dir, "rw", ".config", "go", "telemetry")
+	if err := errors.Join(os.MkdirAll(telemetry, 0o700), os.WriteFile(filepath.Join(telemetry, "mode"), []byte("off"), 0o600)); err != nil {
+		return err
+	}
 	if err := os.WriteFile(filepath.Join(dir, "rw", "empty.c"), nil, 0o600); err != nil {
 		return err
 	}
