@@ -12,12 +12,122 @@ import (
 // is immutable; a reload makes a new one.
 type Chain struct {
 	inspectors []Inspector
+	contents   []ContentInspector
+	adjust     func(*Request, Finding) Finding
 }
 
 // NewChain returns a chain that asks in the order given. A chain without
 // inspectors blocks everything.
 func NewChain(inspectors ...Inspector) *Chain {
 	return &Chain{inspectors: slices.Clone(inspectors)}
+}
+
+// WithContent returns the chain with inspectors of content, in the order
+// given. They are asked by DecideContent, after Decide let the head pass.
+func (c *Chain) WithContent(inspectors ...ContentInspector) *Chain {
+	d := *c
+	d.contents = slices.Clone(inspectors)
+	return &d
+}
+
+// WithAdjust returns the chain with a function that sets the Mode of findings,
+// before they are acted upon. It must not change anything else of them.
+func (c *Chain) WithAdjust(adjust func(*Request, Finding) Finding) *Chain {
+	d := *c
+	d.adjust = adjust
+	return &d
+}
+
+// ReadsContent reports whether anybody is to be asked about content.
+func (c *Chain) ReadsContent() bool { return c != nil && len(c.contents) > 0 }
+
+// DecideContent asks the inspectors of content. What cannot be decoded blocks.
+// It never panics: an inspector that does blocks.
+func (c *Chain) DecideContent(ctx context.Context, content *Content) Verdict {
+	v := Verdict{Decision: Allowed, BodyLimit: -1}
+	if !c.ReadsContent() {
+		return v
+	}
+	if f, ok := decodable(ctx, content); !ok {
+		if c.add(&v, content.Request, f) {
+			return v
+		}
+	}
+	for _, in := range c.contents {
+		for _, f := range askContent(ctx, in, content) {
+			if c.add(&v, content.Request, f) {
+				return v
+			}
+		}
+	}
+	v.Reason = reasons(v.Findings)
+	return v
+}
+
+// decodable decodes once for all inspectors.
+func decodable(ctx context.Context, content *Content) (f Finding, ok bool) {
+	f = Finding{Inspector: "decode", Reason: "the content cannot be decoded", Severity: Error}
+	defer func() {
+		if recover() != nil {
+			ok = false
+		}
+	}()
+	_, err := content.Texts(ctx)
+	if err != nil {
+		f.Reason = err.Error()
+	}
+	return f, err == nil
+}
+
+// add takes a finding into a verdict, and reports whether it ends the chain.
+func (c *Chain) add(v *Verdict, r *Request, f Finding) bool {
+	if c.adjust != nil {
+		f.Mode = c.adjust(r, f).Mode
+	}
+	switch {
+	case f.Mode != Enforced:
+		v.Findings = append(v.Findings, f)
+	case f.Action == Allowed:
+	case f.Action == Flagged:
+		v.Decision = Flagged
+		v.Findings = append(v.Findings, f)
+	default:
+		*v = blockedBy(f, v.Findings)
+		return true
+	}
+	return false
+}
+
+// askContent is ask for an inspector of content.
+func askContent(ctx context.Context, in ContentInspector, content *Content) (fs []Finding) {
+	name := "unknown"
+	failed := func(reason string) []Finding {
+		return []Finding{{Inspector: name, Reason: reason, Severity: Error}}
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			fs = failed(fmt.Sprintf("inspector %s failed", name))
+		}
+	}()
+	name = in.Name()
+	if ctx.Err() != nil {
+		return failed("the request was cancelled")
+	}
+	res := in.InspectContent(ctx, content)
+	if !res.done {
+		return failed(fmt.Sprintf("inspector %s gave no verdict", name))
+	}
+	for i := range res.findings {
+		f := &res.findings[i]
+		f.Inspector = name
+		if f.Action != Allowed && f.Action != Flagged {
+			f.Action = Blocked
+			if f.Reason == "" {
+				f.Reason = fmt.Sprintf("inspector %s gave no reason", name)
+			}
+		}
+	}
+	return res.findings
 }
 
 // Decide runs the chain. It never panics: an inspector that does blocks.
@@ -28,13 +138,11 @@ func (c *Chain) Decide(ctx context.Context, r *Request) Verdict {
 	v := Verdict{Decision: Allowed, BodyLimit: -1}
 	for _, in := range c.inspectors {
 		f, limit := ask(ctx, in, r)
-		switch f.Action {
-		case Allowed:
-		case Flagged:
-			v.Decision = Flagged
-			v.Findings = append(v.Findings, f)
-		default:
-			return blockedBy(f, v.Findings)
+		if c.add(&v, r, f) {
+			return v
+		}
+		if f.Action == Blocked {
+			limit = limitOf(in, r) // it is not enforced
 		}
 		v.BodyLimit = tighter(v.BodyLimit, limit)
 	}
@@ -98,7 +206,9 @@ func tighter(a, b int64) int64 {
 func reasons(fs []Finding) string {
 	var parts []string
 	for _, f := range fs {
-		parts = append(parts, f.Reason)
+		if f.Mode == Enforced {
+			parts = append(parts, f.Reason)
+		}
 	}
 	return strings.Join(parts, "; ")
 }

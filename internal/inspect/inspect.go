@@ -91,10 +91,22 @@ type Request struct {
 type Finding struct {
 	Inspector string // filled in by the chain
 	Action    Decision
+	Rule      string // which rule of the inspector, as in "github_token"; may be empty
 	Reason    string
 	Severity  Severity
-	Status    int // HTTP status of a refusal; 0 means 403
+	Status    int  // HTTP status of a refusal; 0 means 403
+	Mode      Mode // whether the action is enforced
 }
+
+// Mode says whether a finding is enforced. The zero Mode enforces.
+type Mode uint8
+
+// The modes.
+const (
+	Enforced Mode = iota
+	Observed      // recorded as it would have been decided
+	Exempt        // the config excepts it
+)
 
 // Pass is the finding of an inspector that has nothing to object to.
 func Pass() Finding { return Finding{Action: Allowed} }
@@ -121,7 +133,7 @@ type Verdict struct {
 	Decision Decision
 	Reason   string    // of the block, or the flags joined by "; "
 	Status   int       // HTTP status of the refusal: 403 or 429
-	Findings []Finding // every finding that flagged or blocked
+	Findings []Finding // every finding that flagged or blocked, enforced or not
 	// BodyLimit is the most bytes of body that may follow, -1 for no
 	// limit. It means something only when the request is not blocked.
 	BodyLimit int64
