@@ -83,6 +83,33 @@ allows. An empty list allows nothing, whichever list it is.`,
 	"entropy":          unenforcedNote,
 	"content_type":     unenforcedNote,
 	"inspectors":       unenforcedNote,
+	"observe": ` [Policy](policy.md) says how a policy is tried out with it.
+
+` + "```yaml" + `
+observe:
+  - inspector: entropy         # everything it finds, whatever the host
+  - inspector: secrets
+    rule: jwt                  # one rule of it
+  - inspector: domain          # learn which hosts an agent needs; opens the cage
+    host: example.com
+    until: 2027-01-31
+` + "```" + `
+
+The inspectors are ` + "`body-size`, `budget`, `content-type`, `decode`, `domain`, `entropy`, `known-values`, `rate-limit`, `secret-injection`, `secrets`" + `
+and those under ` + "`inspectors`" + `. An entry whose ` + "`until`" + ` is over has no effect, and is warned about; one that cannot be read is an error.`,
+	"exempt": ` Its keys are those of ` + "`observe`" + `. No host is exempt from ` + "`domain`" + `, which ` + "`domains.allow`" + ` is for; ` + "`decode`, `known-values` and `secret-injection`" + `
+are excepted for named hosts only.
+
+` + "```yaml" + `
+exempt:
+  - inspector: secrets
+    rule: private_key
+    host: =uploads.example.com
+    paths: [/v1/**]
+    methods: [PUT]
+    until: 2027-01-31
+    reason: the vendor's tool sends its test key
+` + "```" + ``,
 }
 
 const unenforcedNote = ` This version reads and checks the section, and does not enforce it: a cage whose file asks for it is not started.`

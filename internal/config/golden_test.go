@@ -78,6 +78,9 @@ func dump(b *strings.Builder, path string, v, def reflect.Value) {
 		return
 	case Position:
 		return
+	case time.Time:
+		line(b, path, x.Format(time.RFC3339Nano), def.Interface().(time.Time).Format(time.RFC3339Nano))
+		return
 	case time.Duration:
 		line(b, path, x.String(), def.Interface().(time.Duration).String())
 		return

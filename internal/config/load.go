@@ -153,6 +153,7 @@ func (d *decoder) finish(c *Config) {
 		d.warn(at.position(), text)
 	}
 	d.needImage(c)
+	d.exceptions(c)
 	byLine := func(a, b Position) int { return a.Line - b.Line }
 	slices.SortStableFunc(c.Unenforced, byLine)
 	for _, p := range c.Unenforced {

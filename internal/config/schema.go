@@ -33,6 +33,10 @@ type Config struct {
 	ContentType ContentType
 	Inspectors  []InspectorRef
 
+	// Findings that are recorded and not enforced.
+	Observe []Exception
+	Exempt  []Exception
+
 	// Sections that are read and checked, and that this version has no
 	// code to enforce. Whoever starts a cage refuses when one is named.
 	Unenforced []Position

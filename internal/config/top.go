@@ -36,6 +36,8 @@ var topKeys = []key[Config]{
 	unenforced("content_type", "map, or false", "Refuse bodies that are not what their type says.", contentTypeKeys,
 		func(c *Config) *ContentType { return &c.ContentType }, func(c *Config) *bool { return &c.ContentType.Enabled }),
 	{name: "inspectors", typ: "list of maps", def: "[]", doc: "Further inspectors, and settings of the built-in ones.", read: readInspectors, sub: docsOf("[].", inspectorKeys)},
+	exceptionsKey("observe", "Findings that are recorded as they would have been decided, and not enforced.", func(c *Config) *[]Exception { return &c.Observe }),
+	exceptionsKey("exempt", "Findings that are excepted, and recorded as such.", func(c *Config) *[]Exception { return &c.Exempt }),
 }
 
 var rateKeys = []key[RateLimit]{

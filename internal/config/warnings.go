@@ -1,6 +1,10 @@
 package config
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+	"time"
+)
 
 // Warning is something in a valid config that its author may not have meant.
 type Warning struct {
@@ -30,14 +34,20 @@ func (d Domains) Reachable() bool {
 
 // Warnings returns what is worth telling whoever wrote the config: older
 // keys, sections that are not enforced, zones under which strangers have
-// names, and a cage that reaches nothing. Fields that were changed since Parse count.
+// names, exceptions that open much or have ended, and a cage that reaches nothing. Fields that were changed since Parse count.
 func (c *Config) Warnings() []Warning {
 	out := append([]Warning(nil), c.warnings...)
-	if !c.Domains.Reachable() {
+	observed := slices.ContainsFunc(c.Observe, func(e Exception) bool { return e.Inspector == "domain" })
+	if !c.Domains.Reachable() && !observed {
 		out = append(out, Warning{File: c.File, Text: "nothing is reachable: domains lists no host"})
 	}
 	if c.RateLimit.RequestsPerSecond > 0 && c.RateLimit.Burst == 0 {
 		out = append(out, Warning{File: c.File, Text: "nothing is reachable: rate_limit.burst is 0"})
+	}
+	for _, e := range slices.Concat(c.Observe, c.Exempt) {
+		if !e.InForce(time.Now()) {
+			out = append(out, Warning{Position: e.Position, File: c.File, Text: "it ended " + e.Until.Format(time.RFC3339) + " and has no effect; remove it"})
+		}
 	}
 	return out
 }

@@ -14,6 +14,7 @@ type Chain struct {
 	inspectors []Inspector
 	contents   []ContentInspector
 	adjust     func(*Request, Finding) Finding
+	trace      func(Finding)
 }
 
 // NewChain returns a chain that asks in the order given. A chain without
@@ -38,6 +39,16 @@ func (c *Chain) WithAdjust(adjust func(*Request, Finding) Finding) *Chain {
 	return &d
 }
 
+// WithTrace returns the chain with a function that is told what every inspector
+// says, in the order in which they are asked: its findings with their modes, or
+// one finding that is Allowed where it has nothing to object to. It is for
+// whoever asks why a verdict is what it is, and changes none.
+func (c *Chain) WithTrace(trace func(Finding)) *Chain {
+	d := *c
+	d.trace = trace
+	return &d
+}
+
 // ReadsContent reports whether anybody is to be asked about content.
 func (c *Chain) ReadsContent() bool { return c != nil && len(c.contents) > 0 }
 
@@ -48,13 +59,15 @@ func (c *Chain) DecideContent(ctx context.Context, content *Content) Verdict {
 	if !c.ReadsContent() {
 		return v
 	}
-	if f, ok := decodable(ctx, content); !ok {
-		if c.add(&v, content.Request, f) {
-			return v
-		}
+	if c.add(&v, content.Request, decodable(ctx, content)) {
+		return v
 	}
 	for _, in := range c.contents {
-		for _, f := range askContent(ctx, in, content) {
+		found := askContent(ctx, in, content)
+		if len(found) == 0 && c.trace != nil {
+			c.trace(Finding{Inspector: in.Name(), Action: Allowed})
+		}
+		for _, f := range found {
 			if c.add(&v, content.Request, f) {
 				return v
 			}
@@ -65,29 +78,29 @@ func (c *Chain) DecideContent(ctx context.Context, content *Content) Verdict {
 }
 
 // decodable decodes once for all inspectors.
-func decodable(ctx context.Context, content *Content) (f Finding, ok bool) {
+func decodable(ctx context.Context, content *Content) (f Finding) {
 	f = Finding{Inspector: "decode", Reason: "the content cannot be decoded", Severity: Error}
-	defer func() {
-		if recover() != nil {
-			ok = false
-		}
-	}()
-	_, err := content.Texts(ctx)
-	if err != nil {
+	defer func() { _ = recover() }() // the finding blocks as it stands
+	if _, err := content.Texts(ctx); err != nil {
 		f.Reason = err.Error()
+		return f
 	}
-	return f, err == nil
+	f.Action, f.Reason, f.Severity = Allowed, "", ""
+	return f
 }
 
 // add takes a finding into a verdict, and reports whether it ends the chain.
 func (c *Chain) add(v *Verdict, r *Request, f Finding) bool {
-	if c.adjust != nil {
-		f.Mode = c.adjust(r, f).Mode
+	if f.Action != Allowed {
+		f.Mode = c.mode(r, f)
+	}
+	if c.trace != nil {
+		c.trace(f)
 	}
 	switch {
+	case f.Action == Allowed:
 	case f.Mode != Enforced:
 		v.Findings = append(v.Findings, f)
-	case f.Action == Allowed:
 	case f.Action == Flagged:
 		v.Decision = Flagged
 		v.Findings = append(v.Findings, f)
@@ -96,6 +109,15 @@ func (c *Chain) add(v *Verdict, r *Request, f Finding) bool {
 		return true
 	}
 	return false
+}
+
+// mode is how a finding is to be acted upon. What an inspector does not enforce
+// itself stays so.
+func (c *Chain) mode(r *Request, f Finding) Mode {
+	if f.Mode != Enforced || c.adjust == nil {
+		return f.Mode
+	}
+	return c.adjust(r, f).Mode
 }
 
 // askContent is ask for an inspector of content.
@@ -141,8 +163,8 @@ func (c *Chain) Decide(ctx context.Context, r *Request) Verdict {
 		if c.add(&v, r, f) {
 			return v
 		}
-		if f.Action == Blocked {
-			limit = limitOf(in, r) // it is not enforced
+		if limit >= 0 && c.mode(r, Finding{Inspector: f.Inspector}) != Enforced {
+			limit = -1 // a body that passes it would be cut, which enforces it
 		}
 		v.BodyLimit = tighter(v.BodyLimit, limit)
 	}
@@ -165,15 +187,16 @@ func ask(ctx context.Context, in Inspector, r *Request) (f Finding, limit int64)
 	}
 	f = in.Inspect(ctx, r)
 	f.Inspector = name
+	limit = limitOf(in, r)
 	if f.Action == Allowed || f.Action == Flagged {
-		return f, limitOf(in, r)
+		return f, limit
 	}
 	f.Action = Blocked
 	if f.Reason == "" {
 		f.Reason = fmt.Sprintf("inspector %s gave no verdict", name)
 		f.Severity = Error
 	}
-	return f, 0
+	return f, limit
 }
 
 func blockedBy(f Finding, before []Finding) Verdict {

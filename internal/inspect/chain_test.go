@@ -134,3 +134,84 @@ func TestChainKeepsItsOwnList(t *testing.T) {
 		t.Error("the chain changed with the caller's slice")
 	}
 }
+
+// contentFake is an inspector of content with a fixed answer.
+type contentFake struct {
+	name string
+	res  Result
+}
+
+func (f contentFake) Name() string { return f.name }
+
+func (f contentFake) InspectContent(context.Context, *Content) Result { return f.res }
+
+// observing is an adjust that enforces nothing of some inspectors.
+func observing(names string) func(*Request, Finding) Finding {
+	return func(_ *Request, f Finding) Finding {
+		if strings.Contains(names, f.Inspector) {
+			f.Mode = Observed
+		}
+		return f
+	}
+}
+
+// TestModes: a finding that is not enforced is kept, ends nothing, and makes no
+// reason; and one that was never a finding is not made one.
+func TestModes(t *testing.T) {
+	block := func(n string) fake { return fake{name: n, f: Finding{Reason: "no " + n}} }
+	flag := func(n string) fake { return fake{name: n, f: Finding{Action: Flagged, Reason: "odd " + n}} }
+	for _, tt := range []struct {
+		observed  string
+		decision  Decision
+		reason    string
+		inspected string
+	}{
+		{"", Blocked, "no b", "b"},
+		{"ab", Flagged, "odd c", "bc"},
+		{"abc", Allowed, "", "bc"},
+		{"c", Blocked, "no b", "b"},
+	} {
+		v := NewChain(pass("a"), block("b"), flag("c"), pass("d")).WithAdjust(observing(tt.observed)).Decide(context.Background(), &Request{})
+		got := ""
+		for _, f := range v.Findings {
+			got += f.Inspector
+		}
+		if v.Decision != tt.decision || v.Reason != tt.reason || got != tt.inspected {
+			t.Errorf("observed %q: %+v", tt.observed, v)
+		}
+	}
+}
+
+// TestModesOfContent is TestModes for inspectors of content: an exempt finding
+// hides no other one of the same inspector.
+func TestModesOfContent(t *testing.T) {
+	both := contentFake{"s", Done(Finding{Rule: "one", Reason: "1"}, Finding{Rule: "two", Reason: "2"})}
+	c := NewChain(pass("a")).WithContent(both).WithAdjust(func(_ *Request, f Finding) Finding {
+		if f.Rule == "one" {
+			f.Mode = Exempt
+		}
+		return f
+	})
+	v := c.DecideContent(context.Background(), &Content{Request: &Request{}})
+	if v.Decision != Blocked || v.Reason != "2" || len(v.Findings) != 2 || v.Findings[0].Mode != Exempt {
+		t.Errorf("%+v", v)
+	}
+	v = NewChain(pass("a")).WithContent(both, contentFake{name: "zero"}).WithAdjust(observing("s zero")).DecideContent(context.Background(), &Content{Request: &Request{}})
+	if v.Decision != Allowed || len(v.Findings) != 3 || v.Reason != "" {
+		t.Errorf("all observed: %+v", v)
+	}
+}
+
+// TestTrace: it tells of everybody who was asked, in order, and of nobody else.
+func TestTrace(t *testing.T) {
+	var told []string
+	c := NewChain(pass("a"), fake{name: "b", f: Finding{Action: Flagged, Reason: "odd"}}).
+		WithContent(contentFake{"c", Done()}, contentFake{"d", Done(Finding{Reason: "one", Mode: Observed}, Finding{Reason: "two"}, Finding{Reason: "three"})}, contentFake{"e", Done()}).
+		WithTrace(func(f Finding) { told = append(told, f.Inspector+" "+f.Action.String()+" "+f.Reason) })
+	c.Decide(context.Background(), &Request{})
+	c.DecideContent(context.Background(), &Content{Request: &Request{}})
+	want := "a allowed ,b flagged odd,decode allowed ,c allowed ,d blocked one,d blocked two"
+	if got := strings.Join(told, ","); got != want {
+		t.Errorf("told %s, want %s", got, want)
+	}
+}

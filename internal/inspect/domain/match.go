@@ -47,11 +47,32 @@ func admits(e *config.Entry, r *inspect.Request) refusal {
 	if len(ports) == 0 {
 		ports = defaultPorts
 	}
-	narrowed := len(e.Methods) > 0 || len(e.Paths) > 0
-	switch {
-	case !slices.Contains(ports, r.Port):
+	if !slices.Contains(ports, r.Port) {
 		return wrongPort
-	case r.Opaque && narrowed:
+	}
+	return within(e, r)
+}
+
+// Covers reports whether an exception with these terms is for a request.
+// Without a host it is for every host, and without ports for every port.
+// Methods and paths are held as strictly as those of an allowlist: what cannot
+// be seen, or what two servers could read differently, is not covered.
+func Covers(e *config.Entry, r *inspect.Request) bool {
+	switch {
+	case r.Host.IsZero():
+		return false
+	case e.Exact && r.Host != e.Host, !e.Host.IsZero() && !r.Host.Within(e.Host):
+		return false
+	case len(e.Ports) > 0 && !slices.Contains(e.Ports, r.Port):
+		return false
+	}
+	return within(e, r) == admitted
+}
+
+// within holds a request against the methods and paths of an entry.
+func within(e *config.Entry, r *inspect.Request) refusal {
+	switch {
+	case r.Opaque && (len(e.Methods) > 0 || len(e.Paths) > 0):
 		return unseen
 	case len(e.Methods) > 0 && !methodsIn(e.Methods, r):
 		return wrongMethod
