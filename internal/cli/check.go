@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/agentcage/agentcage/internal/config"
+	"github.com/agentcage/agentcage/internal/gateway"
 )
 
 func newCheck() *cobra.Command {
@@ -23,6 +24,9 @@ Exit codes: 0 the file is good, 2 it is not.`,
 				return err
 			}
 			warn(c, cfg)
+			if err := gateway.Check(cfg); err != nil {
+				return &exitError{exitUsage, err}
+			}
 			fmt.Fprintf(c.OutOrStdout(), "%s: ok: cage %q, %s\n", args[0], cfg.Name, reach(cfg))
 			return nil
 		},

@@ -45,7 +45,7 @@ refuses it. What is not allowed is refused, with the reason, in the audit log.
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return &exitError{exitUsage, withHint(err, "see '"+c.CommandPath()+" --help'")}
 	})
-	root.AddCommand(newRun(), newDemo(), newCheck(), newProxy(), newDNS(), newTrust())
+	root.AddCommand(newRun(), newDemo(), newCheck(), newPolicy(), newProxy(), newDNS(), newTrust())
 	return root
 }
 
@@ -55,9 +55,9 @@ func knownCommand(c *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	hint := "see 'agentcage --help'"
+	hint := "see '" + c.CommandPath() + " --help'"
 	if like := c.SuggestionsFor(args[0]); len(like) > 0 {
-		hint = "did you mean 'agentcage " + like[0] + "'?"
+		hint = "did you mean '" + c.CommandPath() + " " + like[0] + "'?"
 	}
 	return &exitError{exitUsage, withHint(fmt.Errorf("unknown command %q", args[0]), hint)}
 }
@@ -66,15 +66,20 @@ func knownCommand(c *cobra.Command, args []string) error {
 // exit code of a wrong flag.
 func usageErrors(root *cobra.Command) (begun *bool) {
 	begun = new(bool)
-	for _, c := range append(root.Commands(), root) {
-		run := c.RunE
-		if run == nil {
-			continue
-		}
-		c.RunE = func(c *cobra.Command, args []string) error {
-			*begun = true
-			return run(c, args)
-		}
-	}
+	markBegun(root, begun)
 	return begun
+}
+
+func markBegun(c *cobra.Command, begun *bool) {
+	for _, sub := range c.Commands() {
+		markBegun(sub, begun)
+	}
+	run := c.RunE
+	if run == nil {
+		return
+	}
+	c.RunE = func(c *cobra.Command, args []string) error {
+		*begun = true
+		return run(c, args)
+	}
 }

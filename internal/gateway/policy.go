@@ -9,6 +9,7 @@ import (
 	"github.com/agentcage/agentcage/internal/inspect"
 	"github.com/agentcage/agentcage/internal/inspect/bodysize"
 	"github.com/agentcage/agentcage/internal/inspect/domain"
+	"github.com/agentcage/agentcage/internal/inspect/mode"
 	"github.com/agentcage/agentcage/internal/inspect/ratelimit"
 )
 
@@ -25,14 +26,28 @@ func newPolicy(c *config.Config, buckets *ratelimit.State) (*policy, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &policy{domains: domains, ports: domains.Ports(), chain: inspect.NewChain(
+	chain := inspect.NewChain(
 		// Order matters. The domain comes first, so that buckets are
 		// kept for allowed hosts only and an agent cannot fill the
 		// table with names of its own.
 		domains,
 		ratelimit.New(c.RateLimit, buckets).KeyBy(domains.Listed),
 		bodysize.New(c.MaxRequestBody),
-	)}, nil
+	)
+	if chain, err = withModes(chain, c); err != nil {
+		return nil, err
+	}
+	return &policy{domains: domains, ports: domains.Ports(), chain: chain}, nil
+}
+
+// withModes makes a chain enforce no more than the config's exceptions leave.
+// It comes last, when all inspectors are in the chain.
+func withModes(chain *inspect.Chain, c *config.Config) (*inspect.Chain, error) {
+	modes, err := mode.New(c, chain.Inspectors()...)
+	if err != nil || modes.Empty() {
+		return chain, err
+	}
+	return chain.WithAdjust(modes.Adjust), nil
 }
 
 // Decide implements proxy.Policy. It is the only place where a request is

@@ -49,6 +49,19 @@ func (c *Chain) WithTrace(trace func(Finding)) *Chain {
 	return &d
 }
 
+// Inspectors returns all inspectors of the chain, those of content after those
+// of heads.
+func (c *Chain) Inspectors() []any {
+	var all []any
+	for _, in := range c.inspectors {
+		all = append(all, in)
+	}
+	for _, in := range c.contents {
+		all = append(all, in)
+	}
+	return all
+}
+
 // ReadsContent reports whether anybody is to be asked about content.
 func (c *Chain) ReadsContent() bool { return c != nil && len(c.contents) > 0 }
 
