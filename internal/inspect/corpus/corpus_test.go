@@ -1,8 +1,16 @@
 package corpus
 
 import (
+	"archive/tar"
+	"archive/zip"
 	"bytes"
+	"compress/flate"
+	"compress/gzip"
+	"compress/zlib"
+	"encoding/base64"
 	"encoding/json"
+	"io"
+	"mime/quotedprintable"
 	"os"
 	"strings"
 	"testing"
@@ -79,5 +87,63 @@ func TestBadCases(t *testing.T) {
 	cases, err := Load(good)
 	if err != nil || len(cases) != 2 || cases[1].Name != "c" || cases[1].Steps[0].Request.Path != "/c/70787878" || !cases[0].Leak {
 		t.Fatalf("positive control: %v %+v", err, cases)
+	}
+}
+
+// TestWrappers takes off again what the transforms put on.
+func TestWrappers(t *testing.T) {
+	k := &kitchen{}
+	want := strings.Repeat("a text that repeats itself, and then some; ", 40)
+	read := func(r io.Reader, err error) string {
+		t.Helper()
+		if err != nil {
+			t.Error(err)
+			return ""
+		}
+		b, err := io.ReadAll(r)
+		if err != nil {
+			t.Error(err)
+		}
+		return string(b)
+	}
+	for name, open := range map[string]func(io.Reader) (io.Reader, error){
+		"gzip":    func(r io.Reader) (io.Reader, error) { return gzip.NewReader(r) },
+		"zlib":    func(r io.Reader) (io.Reader, error) { return zlib.NewReader(r) },
+		"deflate": func(r io.Reader) (io.Reader, error) { return flate.NewReader(r), nil },
+		"qp":      func(r io.Reader) (io.Reader, error) { return quotedprintable.NewReader(r), nil },
+		"base64":  func(r io.Reader) (io.Reader, error) { return base64.NewDecoder(base64.StdEncoding, r), nil },
+		"tar x": func(r io.Reader) (io.Reader, error) {
+			z := tar.NewReader(r)
+			_, _ = z.Next()
+			_, err := z.Next()
+			return z, err
+		},
+		"tar > gzip": func(r io.Reader) (io.Reader, error) {
+			g, err := gzip.NewReader(r)
+			z := tar.NewReader(g)
+			_, _ = z.Next()
+			_, _ = z.Next()
+			return z, err
+		},
+	} {
+		out, err := k.transform("", []byte(want), splitTrim(name, " > "))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := open(bytes.NewReader(out))
+		if got := read(r, err); got != want {
+			t.Errorf("%s: %.80q", name, got)
+		}
+	}
+	out, err := k.transform("", []byte(want), []string{"zip a.txt"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	z, err := zip.NewReader(bytes.NewReader(out), int64(len(out)))
+	if err != nil || len(z.File) != 2 {
+		t.Fatal(err)
+	}
+	if got := read(z.File[1].Open()); got != want {
+		t.Errorf("zip: %.80q", got)
 	}
 }

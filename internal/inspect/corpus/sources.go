@@ -235,7 +235,8 @@ func wheel(k *kitchen, c *call) ([]byte, error) {
 	if err := add("demo-1.0.dist-info/RECORD", append(record.Bytes(), "demo-1.0.dist-info/RECORD,,\n"...)); err != nil {
 		return nil, err
 	}
-	return out.Bytes(), w.Close()
+	err := w.Close()
+	return out.Bytes(), err
 }
 
 // tgz makes a source package: tgz LANGUAGE [FILES] [PREFIX].
@@ -260,7 +261,8 @@ func tgz(k *kitchen, c *call) ([]byte, error) {
 	if err := w.Close(); err != nil {
 		return nil, err
 	}
-	return out.Bytes(), z.Close()
+	err := z.Close()
+	return out.Bytes(), err
 }
 
 // pack makes a packfile of blobs (gitformat-pack(5)): gitpack LANGUAGE [OBJECTS].

@@ -88,7 +88,8 @@ var transforms = map[string]func(*call, []byte) ([]byte, error){
 		if _, err := w.Write(b); err != nil {
 			return nil, err
 		}
-		return out.Bytes(), w.Close()
+		err := w.Close()
+		return out.Bytes(), err
 	},
 	"qpall":    plain(func(b []byte) string { return eachByte(b, "=%02X") }),
 	"lines":    wrapLines,
@@ -192,7 +193,8 @@ func compress(open func(io.Writer) (io.WriteCloser, error)) func(*call, []byte) 
 		if _, err := w.Write(b); err != nil {
 			return nil, err
 		}
-		return out.Bytes(), w.Close()
+		err = w.Close()
+		return out.Bytes(), err
 	}
 }
 
@@ -259,7 +261,8 @@ func zipped(c *call, b []byte) ([]byte, error) {
 			return nil, err
 		}
 	}
-	return out.Bytes(), w.Close()
+	err := w.Close()
+	return out.Bytes(), err
 }
 
 // named makes an archive of one file that is called as the data says.
@@ -282,7 +285,8 @@ func tarred(c *call, b []byte) ([]byte, error) {
 			return nil, err
 		}
 	}
-	return out.Bytes(), w.Close()
+	err := w.Close()
+	return out.Bytes(), err
 }
 
 // awsChunks is the coding aws-chunked without signatures.
