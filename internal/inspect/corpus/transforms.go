@@ -36,6 +36,7 @@ var transforms = map[string]func(*call, []byte) ([]byte, error){
 	"query":      plain(func(b []byte) string { return url.QueryEscape(string(b)) }),
 	"percentall": plain(func(b []byte) string { return eachByte(b, "%%%02X") }),
 	"percentlow": plain(func(b []byte) string { return eachByte(b, "%%%02x") }),
+	"bytes":      plain(func(b []byte) string { return strings.TrimSuffix(eachByte(b, "%d,"), ",") }),
 	"hexescape":  plain(func(b []byte) string { return eachByte(b, `\u%04x`) }),
 	"htmldec":    plain(func(b []byte) string { return eachByte(b, "&#%d;") }),
 	"htmlhex":    plain(func(b []byte) string { return eachByte(b, "&#x%x;") }),
