@@ -95,9 +95,9 @@ observe:
     until: 2027-01-31
 ` + "```" + `
 
-The inspectors are ` + "`body-size`, `budget`, `content-type`, `decode`, `domain`, `entropy`, `known-values`, `rate-limit`, `secret-injection`, `secrets`" + `
+The inspectors are ` + "`body-size`, `budget`, `content-type`, `decode`, `domain`, `entropy`, `injection`, `known-values`, `rate-limit`, `secrets`" + `
 and those under ` + "`inspectors`" + `. An entry whose ` + "`until`" + ` is over has no effect, and is warned about; one that cannot be read is an error.`,
-	"exempt": ` Its keys are those of ` + "`observe`" + `. No host is exempt from ` + "`domain`" + `, which ` + "`domains.allow`" + ` is for; ` + "`decode`, `known-values` and `secret-injection`" + `
+	"exempt": ` Its keys are those of ` + "`observe`" + `. No host is exempt from ` + "`domain`" + `, which ` + "`domains.allow`" + ` is for; ` + "`decode`, `known-values` and `injection`" + `
 are excepted for named hosts only.
 
 ` + "```yaml" + `

@@ -35,18 +35,18 @@ func (e *Exception) InForce(now time.Time) bool {
 // observable are the inspectors whose findings can be observed: everything
 // that gives one in the gateway's chain, but for those that a user adds.
 var observable = []string{
-	"body-size", "budget", "content-type", "decode", "domain", "entropy", "known-values", "rate-limit", "secret-injection", "secrets",
+	"body-size", "budget", "content-type", "decode", "domain", "entropy", "injection", "known-values", "rate-limit", "secrets",
 }
 
 // guarded are the inspectors that keep the gateway's own secrets in. They are
 // excepted for named hosts only: a secret of the user's must not become
 // anybody's to read by one line without a name in it.
-var guarded = []string{"known-values", "secret-injection"}
+var guarded = []string{"known-values", "injection"}
 
 var exceptionKeys = []key[Exception]{
 	textKey("inspector", "", "Name of the inspector, as it is in the audit log. Required.", func(e *Exception) *string { return &e.Inspector }),
 	textKey("rule", "", "Name of the rule, as it is in the audit log. Without it, everything that the inspector finds.", func(e *Exception) *string { return &e.Rule }),
-	{name: "host", typ: "text", doc: "The host, as in an entry of domains. Without it, every host; known-values and secret-injection need one.", read: readExceptionHost},
+	{name: "host", typ: "text", doc: "The host, as in an entry of domains. Without it, every host; known-values and injection need one.", read: readExceptionHost},
 	whereKey("methods", typeList, "The HTTP methods it is for. Without it, all.", readMethods),
 	whereKey("paths", typeList, "The paths it is for, as in an entry of domains. Without it, all.", readPaths),
 	whereKey("ports", "list of numbers", "The ports it is for. Without it, all.", func(d *decoder, v value, e *rawEntry) {
