@@ -85,7 +85,8 @@ func TestTry(t *testing.T) {
 			if o.Decision != tt.want || !strings.Contains(o.Reason, tt.reason) || tt.want == inspect.Blocked && o.Reason == "" {
 				t.Errorf("%v, %q; want %v, %q", o.Decision, o.Reason, tt.want, tt.reason)
 			}
-			if got := stepsOf(o); got != tt.steps {
+			// Inspectors of content come after those of the head.
+			if got := stepsOf(o); !strings.HasPrefix(got, tt.steps) || tt.want == inspect.Blocked && got != tt.steps {
 				t.Errorf("steps %q, want %q", got, tt.steps)
 			}
 			if o.Unread != (tt.name == "passed through") {
@@ -135,7 +136,7 @@ func TestTryWithModes(t *testing.T) {
 			trial.Body = big
 		}
 		o, err := Try(context.Background(), c, trial)
-		if err != nil || o.Decision != tt.want || stepsOf(o) != tt.steps {
+		if err != nil || o.Decision != tt.want || !strings.HasPrefix(stepsOf(o), tt.steps) {
 			t.Errorf("%s %s: %v %v %q", tt.method, tt.url, err, o.Decision, stepsOf(o))
 		}
 	}
