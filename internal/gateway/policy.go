@@ -11,6 +11,12 @@ import (
 	"github.com/agentcage/agentcage/internal/inspect/domain"
 	"github.com/agentcage/agentcage/internal/inspect/mode"
 	"github.com/agentcage/agentcage/internal/inspect/ratelimit"
+	"github.com/agentcage/agentcage/internal/proxy"
+)
+
+var (
+	_ proxy.ContentPolicy = (*policy)(nil)
+	_ proxy.DropPolicy    = (*policy)(nil)
 )
 
 // policy is everything that a config decides about requests. It is immutable;
@@ -19,10 +25,15 @@ type policy struct {
 	domains *domain.Inspector
 	ports   []uint16
 	chain   *inspect.Chain
+	drop    bool // blocked messages of WebSockets, in place of closing them
 }
 
 func newPolicy(c *config.Config, buckets *ratelimit.State) (*policy, error) {
 	domains, err := domain.New(c.Domains)
+	if err != nil {
+		return nil, err
+	}
+	contents, err := contents(c)
 	if err != nil {
 		return nil, err
 	}
@@ -33,11 +44,11 @@ func newPolicy(c *config.Config, buckets *ratelimit.State) (*policy, error) {
 		domains,
 		ratelimit.New(c.RateLimit, buckets).KeyBy(domains.Listed),
 		bodysize.New(c.MaxRequestBody),
-	)
+	).WithContent(contents...)
 	if chain, err = withModes(chain, c); err != nil {
 		return nil, err
 	}
-	return &policy{domains: domains, ports: domains.Ports(), chain: chain}, nil
+	return &policy{domains: domains, ports: domains.Ports(), chain: chain, drop: c.WebSocket.OnBlock == "drop"}, nil
 }
 
 // withModes makes a chain enforce no more than the config's exceptions leave.
@@ -55,6 +66,18 @@ func withModes(chain *inspect.Chain, c *config.Config) (*inspect.Chain, error) {
 func (p *policy) Decide(ctx context.Context, r *inspect.Request) inspect.Verdict {
 	return p.chain.Decide(ctx, r)
 }
+
+// Reads implements proxy.ContentPolicy.
+func (p *policy) Reads(r *inspect.Request) inspect.Reads { return p.chain.Reads(r) }
+
+// DecideContent implements proxy.ContentPolicy. It is the only place where
+// content is decided.
+func (p *policy) DecideContent(ctx context.Context, c *inspect.Content) inspect.Verdict {
+	return p.chain.DecideContent(ctx, c)
+}
+
+// DropMessages implements proxy.DropPolicy.
+func (p *policy) DropMessages() bool { return p.drop }
 
 // OpenPort implements proxy.PortPolicy.
 func (p *policy) OpenPort(port uint16) bool { return slices.Contains(p.ports, port) }
