@@ -44,6 +44,14 @@ func (c *Chain) ReadsContent() bool { return c != nil && len(c.contents) > 0 }
 // DecideContent asks the inspectors of content. What cannot be decoded blocks.
 // It never panics: an inspector that does blocks.
 func (c *Chain) DecideContent(ctx context.Context, content *Content) Verdict {
+	v := c.decideContent(ctx, content)
+	if !content.settled(v.Allowed()) {
+		return blockedBy(Finding{Reason: "an inspector failed", Severity: Error}, v.Findings)
+	}
+	return v
+}
+
+func (c *Chain) decideContent(ctx context.Context, content *Content) Verdict {
 	v := Verdict{Decision: Allowed, BodyLimit: -1}
 	if !c.ReadsContent() {
 		return v

@@ -44,7 +44,9 @@ type Content struct {
 	Type      string      // Content-Type as declared for the body
 	Encoding  []string    // Content-Encoding as declared for the body
 	Body      []byte
+	Repeated  int // bytes at the beginning of a window's Body that ended the one before
 
+	settle  []func(sent bool)
 	texts   []Text
 	textErr error
 	decoded bool
