@@ -31,7 +31,7 @@ func newPolicy(c *config.Config, buckets *ratelimit.State) (*policy, error) {
 		// table with names of its own.
 		domains,
 		ratelimit.New(c.RateLimit, buckets).KeyBy(domains.Listed),
-		bodysize.New(c.MaxRequestBody),
+		bodysize.New(c.MaxRequestBody, c.MaxRequestBodyPerHost),
 	)}, nil
 }
 
