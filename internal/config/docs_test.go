@@ -134,7 +134,8 @@ domains:
   without keys is the same as one that is absent.
 - Relative paths are taken from the folder of the file. ` + "`~` and `~/x`" + ` are the home directory of whoever runs agentcage, as
   ` + "`$HOME`" + ` has it. Nothing else of the environment is read, and no variable is expanded, except that the container backend
-  expands those in ` + "`container.env` and `container.volumes`" + `.
+  expands those in ` + "`container.env` and `container.volumes`" + `, and that the gateway looks for the values of variables that
+  ` + "`secrets.extra_patterns` names under `env`" + `.
 - A size is a whole number and one of the units ` + "`b`, `k`, `m`, `g`" + ` (powers of 1024); ` + "`max_request_body` and `budget`" + ` also take
   ` + "`t` and the long forms, as in `10MiB`" + `. A duration is a number with its unit, as
   in ` + "`500ms`, `30s`, `2m`" + `.
