@@ -25,6 +25,7 @@ const (
 	KindWebSocket  = "websocket"      // a message inside a WebSocket
 	KindReload     = "config_reload"  // a new policy took effect
 	KindReloadFail = "config_reload_failed"
+	KindBudget     = "budget" // what went to one destination in all
 )
 
 // Finding is one inspector's part in a decision.

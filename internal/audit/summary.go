@@ -41,9 +41,10 @@ type Summary struct {
 
 var _ Sink = (*Summary)(nil)
 
-// Put counts a record. Policy reloads are no decision and are left out.
+// Put counts a record. Policy reloads and totals are no decision and are left
+// out.
 func (s *Summary) Put(r Record) error {
-	if r.Kind == KindReload || r.Kind == KindReloadFail {
+	if r.Kind == KindReload || r.Kind == KindReloadFail || r.Kind == KindBudget {
 		return nil
 	}
 	key := Row{Decision: decision(r.Decision), Host: s.clean(r.Host)}

@@ -124,7 +124,7 @@ func (w *Writer) keeps(r *Record) bool {
 		return true
 	}
 	switch r.Kind {
-	case KindDNS, KindUpstream, KindReload, KindReloadFail:
+	case KindDNS, KindUpstream, KindReload, KindReloadFail, KindBudget:
 		return true
 	}
 	return len(r.SecretsInjected) > 0 || len(r.SecretsRedacted) > 0 || len(r.Inspectors) > 0

@@ -83,7 +83,7 @@ func (f *policyTestFlags) run(c *cobra.Command, target string) error {
 	if err != nil {
 		return &exitError{exitUsage, err}
 	}
-	out, err := gateway.Try(c.Context(), cfg, trial)
+	out, err := gateway.Try(c.Context(), cfg, os.LookupEnv, trial)
 	if err != nil {
 		return &exitError{exitUsage, err}
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/agentcage/agentcage/internal/cage"
 	"github.com/agentcage/agentcage/internal/config"
 	"github.com/agentcage/agentcage/internal/gateway"
+	"github.com/agentcage/agentcage/internal/inspect/budget"
 )
 
 // drainTime is how long responses that are under way may take to finish after
@@ -122,6 +123,7 @@ func run(c *cobra.Command, f runFlags, args []string) error {
 	end, err := runCage(c.Context(), cfg, &spec, audit.Multi(writer, totals), directories(f.audit)...)
 	if !f.quiet && !f.noSummary {
 		printSummary(os.Stderr, totals, f.summary, f.audit)
+		printSent(os.Stderr, end.sent)
 		printFindings(os.Stderr, end.findings)
 	}
 	return end.exit(err)
@@ -146,6 +148,7 @@ func auditOutside(path string, spec cage.Spec) error {
 type ending struct {
 	status   cage.Status
 	findings []process.Finding
+	sent     []budget.Total
 }
 
 // exit turns the end of a command into ours. 126 and 127 come with the reason
@@ -178,7 +181,7 @@ func printFindings(w io.Writer, findings []process.Finding) {
 // leaves nothing behind. From the command's start on, this process can write
 // only below the cage's own trees, the state directory and the extra paths.
 func runCage(ctx context.Context, cfg *config.Config, spec *cage.Spec, sink audit.Sink, extra ...string) (ending, error) {
-	gw, err := gateway.New(gateway.Options{Config: cfg, Audit: sink, Name: spec.Name, HostNetwork: true, IPv6: hasIPv6()})
+	gw, err := gateway.New(gateway.Options{Config: cfg, Audit: sink, Name: spec.Name, HostNetwork: true, IPv6: hasIPv6(), Getenv: os.LookupEnv})
 	if err != nil {
 		return ending{}, err
 	}
@@ -206,7 +209,7 @@ func runCage(ctx context.Context, cfg *config.Config, spec *cage.Spec, sink audi
 	defer close(done)
 	go forward(p, signals, done)
 	status, err := p.Wait()
-	end := ending{status: status}
+	end := ending{status: status, sent: gw.Totals()}
 	if r, ok := p.(interface{ Findings() []process.Finding }); ok {
 		end.findings = r.Findings()
 	}
@@ -457,6 +460,32 @@ func printSummary(w io.Writer, totals *audit.Summary, always bool, log string) {
 	if counts["blocked"]+counts["flagged"] > 0 && log != "" && log != "-" {
 		fmt.Fprintf(w, "  the audit log is %s\n", printable(log))
 	}
+}
+
+// printSent says how much left, and where most of it went.
+func printSent(w io.Writer, sent []budget.Total) {
+	if len(sent) == 0 {
+		return
+	}
+	var all budget.Total
+	for _, t := range sent {
+		all.Bytes += t.Bytes
+		all.Requests += t.Requests
+	}
+	most := cmp.Or(sent[0].Host.String(), audit.Others)
+	fmt.Fprintf(w, "  %s left in %d requests, most of it to %s\n", size(all.Bytes), all.Requests, printable(most))
+}
+
+// size writes a number of bytes as a person reads it.
+func size(n int64) string {
+	if n < 1<<10 {
+		return fmt.Sprintf("%d bytes", n)
+	}
+	f, unit := float64(n)/(1<<10), 0
+	for f >= 1<<10 && unit < 3 {
+		f, unit = f/(1<<10), unit+1
+	}
+	return fmt.Sprintf("%.1f %s", f, []string{"KiB", "MiB", "GiB", "TiB"}[unit])
 }
 
 // hintPrivate says what to do about the one refusal that a person who meant the

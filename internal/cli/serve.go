@@ -78,7 +78,7 @@ func (f *listenFlags) start(c *cobra.Command, authority func() (*ca.Authority, e
 		return nil, err
 	}
 	gw, err := gateway.New(gateway.Options{
-		Config: cfg, Audit: sink, Name: cfg.Name, Authority: signer, HostNetwork: true, Log: logger(cfg.Logging.Level),
+		Config: cfg, Audit: sink, Name: cfg.Name, Authority: signer, HostNetwork: true, Getenv: os.LookupEnv, Log: logger(cfg.Logging.Level),
 	})
 	if err != nil {
 		return nil, errors.Join(err, sink.Close())

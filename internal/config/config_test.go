@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -29,9 +30,13 @@ func TestDefault(t *testing.T) {
 	want := &Config{
 		MaxRequestBody: 10485760,
 		RateLimit:      RateLimit{RequestsPerSecond: 10, Burst: 50},
-		Logging:        Logging{Level: "info"},
-		WebSocket:      WebSocket{OnBlock: "close"},
-		Process:        Process{Home: "private"},
+		Budget: Budget{
+			Enabled: true, Window: 24 * time.Hour,
+			Each: Limits{Bytes: Threshold{Flag: 1 << 30}, Requests: Threshold{Flag: 50000}, Hosts: Threshold{Flag: 50, Block: 200}},
+		},
+		Logging:   Logging{Level: "info"},
+		WebSocket: WebSocket{OnBlock: "close"},
+		Process:   Process{Home: "private"},
 		Container: Container{
 			User: "1000:1000", ReadOnly: true, DropCapabilities: []string{"ALL"}, NoNewPrivileges: true,
 			SecurityLabelDisable: true, Restart: "on-failure", RestartSec: 10, TimeoutStartSec: 120, TimeoutStopSec: 30,

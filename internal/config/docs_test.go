@@ -78,6 +78,36 @@ domains:
 
 There are no wildcards, and no entry for every host. A public suffix such as ` + "`com` or `co.uk`" + ` is refused in a list that
 allows. An empty list allows nothing, whichever list it is.`,
+	"max_request_body": `
+
+` + "```yaml" + `
+max_request_body: 10MiB        # for every host; or
+max_request_body:
+  default: 10MiB
+  per_host: {uploads.example.com: 1GiB}
+` + "```" + ``,
+	"rate_limit": `
+
+` + "```yaml" + `
+rate_limit:
+  requests_per_second: 10
+  per_host:
+    api.example.com: {requests_per_second: 50, burst: 200}
+` + "```" + ``,
+	"budget": ` A destination is an entry of ` + "`domains.allow`" + ` with all names under it; with a blocklist, a domain
+that somebody registered. [The inspector's page](../internal/inspect/budget/README.md) says how much can leave under a given budget.
+
+` + "```yaml" + `
+budget:
+  window: 24h
+  bytes: {flag: 100MiB, block: 1GiB}     # to each destination
+  requests: {block: 50000}
+  hosts: {flag: 50, block: 200}          # distinct names under one entry
+  total:
+    bytes: {block: 5GiB}
+  per_host:
+    api.example.com: {bytes: {flag: 5GiB, block: false}}
+` + "```" + ``,
 	"secrets":          unenforcedNote,
 	"secret_injection": unenforcedNote,
 	"entropy":          unenforcedNote,
@@ -131,8 +161,10 @@ domains:
   without keys is the same as one that is absent.
 - Relative paths are taken from the folder of the file. ` + "`~` and `~/x`" + ` are the home directory of whoever runs agentcage, as
   ` + "`$HOME`" + ` has it. Nothing else of the environment is read, and no variable is expanded, except that the container backend
-  expands those in ` + "`container.env` and `container.volumes`" + `.
-- A size is a whole number and one of the units ` + "`b`, `k`, `m`, `g`" + ` (powers of 1024). A duration is a number with its unit, as
+  expands those in ` + "`container.env` and `container.volumes`" + `, and that the gateway looks for the values of variables that
+  ` + "`secrets.extra_patterns` names under `env`" + `.
+- A size is a whole number and one of the units ` + "`b`, `k`, `m`, `g`" + ` (powers of 1024); ` + "`max_request_body` and `budget`" + ` also take
+  ` + "`t` and the long forms, as in `10MiB`" + `. A duration is a number with its unit, as
   in ` + "`500ms`, `30s`, `2m`" + `.
 - The file has at most 1 MiB and 50,000 values, a list at most 10,000 entries.
 `

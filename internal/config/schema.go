@@ -16,13 +16,16 @@ type Config struct {
 	Name      string
 	Isolation string // "" when the file does not say: each command has its own default
 
-	MaxRequestBody int64 // bytes; 0 switches the body-size inspector off
-	Domains        Domains
-	RateLimit      RateLimit
-	Logging        Logging
-	WebSocket      WebSocket
-	Upstream       Upstream
-	Process        Process
+	MaxRequestBody        int64                   // bytes; 0 is no limit
+	MaxRequestBodyPerHost map[hostname.Name]int64 // of a host and every name under it, in place of MaxRequestBody
+
+	Domains   Domains
+	RateLimit RateLimit
+	Budget    Budget
+	Logging   Logging
+	WebSocket WebSocket
+	Upstream  Upstream
+	Process   Process
 
 	Container   Container
 	Firecracker Firecracker
@@ -88,6 +91,10 @@ type RateLimit struct {
 	RequestsPerSecond float64       // 0 is off
 	Burst             int           // 0 with a rate refuses everything
 	Wait              time.Duration // how long a request may be held for a token before it is refused
+
+	// PerHost is the bucket of a host and every name under it. What is in
+	// it has no PerHost of its own.
+	PerHost map[hostname.Name]RateLimit
 }
 
 // WebSocket says how messages are treated.

@@ -18,10 +18,12 @@ var topKeys = []key[Config]{
 	{name: "name", typ: "text", doc: "Name of the cage: a-z, 0-9 and -, at most 63 characters. Required.", read: readName},
 	choiceKey("isolation", "", "How the cage is made. Without it each command takes its own: `run` takes process, `cage create` takes container.",
 		[]string{"process", "container", "firecracker"}, func(c *Config) *string { return &c.Isolation }),
-	intKey("max_request_body", "10485760", "Most bytes of a request's body; 0 is no limit.", 0, 1<<40, func(c *Config) *int64 { return &c.MaxRequestBody }),
+	{name: "max_request_body", typ: "size, or a map", def: "10485760", doc: "Most bytes of a request's body; 0 is no limit.", sub: docsOf(".", bodyKeys), read: readBody},
 	{name: "domains", typ: typeMap, doc: "The hosts that can be reached. Absent, empty or null, none can.", read: readDomains, sub: docsOf(".", domainKeys)},
 	section("rate_limit", "Requests to each host, as a token bucket.", rateKeys, func(c *Config) *RateLimit { return &c.RateLimit }),
 	section("websocket", "Messages of WebSockets, which are inspected as bodies are.", websocketKeys, func(c *Config) *WebSocket { return &c.WebSocket }),
+	unlessFalse("budget", "What may leave in a window of time, to each destination and in all.", budgetKeys,
+		func(c *Config) *Budget { return &c.Budget }, func(c *Config) *bool { return &c.Budget.Enabled }),
 	boolKey("log_allowed", "", "Older name of logging.allowed_requests, which wins when both are set.", func(c *Config) *bool { return &c.Logging.AllowedRequests }),
 	section("logging", "What is recorded beside what is refused; refusals are always in the audit log.", loggingKeys, func(c *Config) *Logging { return &c.Logging }),
 	{name: "dns_servers", typ: typeList, doc: "Older name of upstream.dns_servers.", read: func(d *decoder, v value, c *Config) { c.Upstream.DNSServers = readDNS(d, v) }},
@@ -41,7 +43,12 @@ var topKeys = []key[Config]{
 	exceptionsKey("exempt", "Findings that are excepted, and recorded as such.", func(c *Config) *[]Exception { return &c.Exempt }),
 }
 
-var rateKeys = []key[RateLimit]{
+var rateKeys = append(bucketKeys[:len(bucketKeys):len(bucketKeys)], key[RateLimit]{
+	name: "per_host", typ: "maps by host", def: "{}", doc: "The bucket of a host and every name under it; what is left out is as for the others.",
+	sub: docsOf("[].", bucketKeys), read: readRateHosts,
+})
+
+var bucketKeys = []key[RateLimit]{
 	floatKey("requests_per_second", "10", "Tokens that come back each second; 0 switches the limit off.", 0, 1e6, func(r *RateLimit) *float64 { return &r.RequestsPerSecond }),
 	intKey("burst", "50", "Tokens that the bucket holds; 0 refuses every request unless the limit is off.", 0, 1e6, func(r *RateLimit) *int { return &r.Burst }),
 	durationKey("wait", "0s", "How long a request may be held for a token before it is refused.", 5*time.Minute, func(r *RateLimit) *time.Duration { return &r.Wait }),

@@ -13,7 +13,6 @@ import (
 	"github.com/agentcage/agentcage/internal/config"
 	"github.com/agentcage/agentcage/internal/inspect"
 	"github.com/agentcage/agentcage/internal/inspect/corpus"
-	"github.com/agentcage/agentcage/internal/inspect/ratelimit"
 )
 
 var updateFigures = flag.Bool("update", false, "write the figures of the corpus instead of comparing them")
@@ -41,7 +40,11 @@ func corpusPolicy(t *testing.T) *policy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := newPolicy(c, &ratelimit.State{})
+	st := new(state)
+	if err := st.hold(c, os.LookupEnv); err != nil {
+		t.Fatal(err)
+	}
+	p, err := newPolicy(c, st)
 	if err != nil {
 		t.Fatal(err)
 	}

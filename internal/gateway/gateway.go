@@ -17,7 +17,8 @@ import (
 	"github.com/agentcage/agentcage/internal/cage"
 	"github.com/agentcage/agentcage/internal/config"
 	"github.com/agentcage/agentcage/internal/dns"
-	"github.com/agentcage/agentcage/internal/inspect/ratelimit"
+	"github.com/agentcage/agentcage/internal/inspect/budget"
+	"github.com/agentcage/agentcage/internal/inspect/known"
 	"github.com/agentcage/agentcage/internal/proxy"
 	"github.com/agentcage/agentcage/internal/proxy/ca"
 )
@@ -36,6 +37,9 @@ type Options struct {
 	HostNetwork bool
 	// IPv6 says that the cage can use IPv6 addresses.
 	IPv6 bool
+	// Getenv looks up the variables that the config names for their values;
+	// os.LookupEnv, where those are the gateway's own. Nil has none.
+	Getenv func(string) (string, bool)
 	// Log takes what is of interest to whoever debugs the gateway itself.
 	// Decisions go to Audit. Nil discards.
 	Log *slog.Logger
@@ -50,13 +54,16 @@ type Gateway struct {
 	dns       *dns.Server
 	host      bool
 
-	self    addresses
-	mu      sync.Mutex // serialises Reload
-	policy  *policy
-	buckets *ratelimit.State
-	route   *route
+	getenv func(string) (string, bool)
+
+	self   addresses
+	mu     sync.Mutex // serialises Reload
+	policy *policy
+	state  *state
+	route  *route
 
 	serving sync.WaitGroup
+	totals  sync.Once
 }
 
 // New builds a gateway that listens to nothing yet.
@@ -67,7 +74,7 @@ func New(o Options) (*Gateway, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	g := &Gateway{audit: o.Audit, log: o.Log, authority: o.Authority, host: o.HostNetwork, buckets: &ratelimit.State{}}
+	g := &Gateway{audit: o.Audit, log: o.Log, authority: o.Authority, host: o.HostNetwork, getenv: o.Getenv, state: new(state)}
 	if g.authority == nil {
 		authority, err := ca.New(o.Name)
 		if err != nil {
@@ -75,8 +82,11 @@ func New(o Options) (*Gateway, error) {
 		}
 		g.authority = authority
 	}
-	p, err := newPolicy(o.Config, g.buckets)
+	p, err := newPolicy(o.Config, g.state)
 	if err != nil {
+		return nil, err
+	}
+	if err := g.state.hold(o.Config, g.getenv); err != nil {
 		return nil, err
 	}
 	up, err := newUpstream(o.Config, p, g)
@@ -187,12 +197,15 @@ func (g *Gateway) ReloadFailed(cause error) error {
 }
 
 func (g *Gateway) reload(c *config.Config) error {
-	p, err := newPolicy(c, g.buckets)
+	p, err := newPolicy(c, g.state)
 	if err != nil {
 		return fmt.Errorf("cannot reload: %w", err)
 	}
 	up, err := newUpstream(c, p, g)
 	if err != nil {
+		return fmt.Errorf("cannot reload: %w", err)
+	}
+	if err := g.state.hold(c, g.getenv); err != nil { // the last thing that can fail
 		return fmt.Errorf("cannot reload: %w", err)
 	}
 	g.policy = p
@@ -203,12 +216,41 @@ func (g *Gateway) reload(c *config.Config) error {
 	return nil
 }
 
+// Values is the set of values that must not leave. Whoever holds further ones
+// adds them to it.
+func (g *Gateway) Values() *known.Set { return &g.state.values }
+
+// Totals returns what went to each destination since the gateway began, the
+// most first. It is empty when budgets are switched off.
+func (g *Gateway) Totals() []budget.Total { return g.state.budget.Totals() }
+
 // Shutdown stops accepting, lets what is under way finish until ctx ends, cuts
 // the rest, and returns when every goroutine has ended.
 func (g *Gateway) Shutdown(ctx context.Context) error {
 	err := errors.Join(g.engine.Shutdown(ctx), g.dns.Shutdown(ctx))
 	g.serving.Wait()
-	return err
+	return errors.Join(err, g.recordTotals())
+}
+
+// recordTotals writes down what went to each destination, once.
+func (g *Gateway) recordTotals() error {
+	var failed error
+	g.totals.Do(func() {
+		for _, t := range g.Totals() {
+			failed = errors.Join(failed, g.audit.Put(audit.Record{
+				Kind: audit.KindBudget, Method: "BUDGET", Host: hostOf(t), Decision: "allowed",
+				Reason: fmt.Sprintf("%d bytes in %d requests went there", t.Bytes, t.Requests),
+			}))
+		}
+	})
+	return failed
+}
+
+func hostOf(t budget.Total) string {
+	if t.Host.IsZero() {
+		return audit.Others
+	}
+	return t.Host.String()
 }
 
 // recordRefusals writes what the kernel refused into the audit log, with the

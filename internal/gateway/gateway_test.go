@@ -26,7 +26,6 @@ import (
 	"github.com/agentcage/agentcage/internal/config"
 	"github.com/agentcage/agentcage/internal/hostname"
 	"github.com/agentcage/agentcage/internal/inspect"
-	"github.com/agentcage/agentcage/internal/inspect/ratelimit"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -191,7 +190,7 @@ func TestOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.RateLimit = config.RateLimit{RequestsPerSecond: 0.001, Burst: 1}
-	p, err := newPolicy(c, &ratelimit.State{})
+	p, err := newPolicy(c, new(state))
 	if err != nil {
 		t.Fatal(err)
 	}

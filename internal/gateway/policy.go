@@ -8,6 +8,7 @@ import (
 	"github.com/agentcage/agentcage/internal/hostname"
 	"github.com/agentcage/agentcage/internal/inspect"
 	"github.com/agentcage/agentcage/internal/inspect/bodysize"
+	"github.com/agentcage/agentcage/internal/inspect/budget"
 	"github.com/agentcage/agentcage/internal/inspect/domain"
 	"github.com/agentcage/agentcage/internal/inspect/mode"
 	"github.com/agentcage/agentcage/internal/inspect/ratelimit"
@@ -20,7 +21,7 @@ var (
 )
 
 // policy is everything that a config decides about requests. It is immutable;
-// only the token buckets in it outlive a reload.
+// only the state that it counts in outlives a reload.
 type policy struct {
 	domains *domain.Inspector
 	ports   []uint16
@@ -28,24 +29,29 @@ type policy struct {
 	drop    bool // blocked messages of WebSockets, in place of closing them
 }
 
-func newPolicy(c *config.Config, buckets *ratelimit.State) (*policy, error) {
+func newPolicy(c *config.Config, s *state) (*policy, error) {
 	domains, err := domain.New(c.Domains)
 	if err != nil {
 		return nil, err
 	}
-	contents, err := contents(c)
-	if err != nil {
-		return nil, err
-	}
-	chain := inspect.NewChain(
+	to := destination(domains)
+	heads := []inspect.Inspector{
 		// Order matters. The domain comes first, so that buckets are
 		// kept for allowed hosts only and an agent cannot fill the
 		// table with names of its own.
 		domains,
-		ratelimit.New(c.RateLimit, buckets).KeyBy(domains.Listed),
-		bodysize.New(c.MaxRequestBody),
-	).WithContent(contents...)
-	if chain, err = withModes(chain, c); err != nil {
+		ratelimit.New(c.RateLimit, &s.buckets).KeyBy(domains.Listed),
+		bodysize.New(c.MaxRequestBody, c.MaxRequestBodyPerHost),
+	}
+	if c.Budget.Enabled {
+		heads = append(heads, budget.New(c.Budget, &s.budget, to))
+	}
+	contents, err := contents(c, s, to)
+	if err != nil {
+		return nil, err
+	}
+	chain, err := withModes(inspect.NewChain(heads...).WithContent(contents...), c)
+	if err != nil {
 		return nil, err
 	}
 	return &policy{domains: domains, ports: domains.Ports(), chain: chain, drop: c.WebSocket.OnBlock == "drop"}, nil

@@ -20,7 +20,6 @@ import (
 	"github.com/agentcage/agentcage/internal/config"
 	"github.com/agentcage/agentcage/internal/hostname"
 	"github.com/agentcage/agentcage/internal/inspect"
-	"github.com/agentcage/agentcage/internal/inspect/ratelimit"
 	"github.com/agentcage/agentcage/internal/proxy"
 	"github.com/agentcage/agentcage/internal/proxy/ca"
 )
@@ -51,7 +50,7 @@ type Outcome struct {
 
 // Check builds the policy of a config, as New does, and returns its error.
 func Check(c *config.Config) error {
-	_, err := newPolicy(c, &ratelimit.State{})
+	_, err := newPolicy(c, new(state))
 	return err
 }
 
@@ -59,13 +58,18 @@ func Check(c *config.Config) error {
 // as an agent's: CONNECT and TLS for https, and absolute form for http. Nothing
 // is looked up and nothing leaves this process, as the server is one of our own
 // that takes everything. So what Try says is what the gateway does, with every
-// bucket of the rate limit full. An error says that nothing can be told.
-func Try(ctx context.Context, c *config.Config, t Trial) (Outcome, error) {
+// bucket of the rate limit full. getenv is Options.Getenv. An error says that
+// nothing can be told.
+func Try(ctx context.Context, c *config.Config, getenv func(string) (string, bool), t Trial) (Outcome, error) {
 	way, err := newWay(t)
 	if err != nil {
 		return Outcome{}, err
 	}
-	p, err := newPolicy(c, &ratelimit.State{})
+	st := new(state)
+	if err := st.hold(c, getenv); err != nil {
+		return Outcome{}, err
+	}
+	p, err := newPolicy(c, st)
 	if err != nil {
 		return Outcome{}, err
 	}

@@ -158,6 +158,20 @@ func (n Name) Parent() Name {
 	return Name{text: n.text[i+1:]}
 }
 
+// Nearest finds what a table of hosts, each of which stands for every name under
+// it, has for a name: the entry of the most specific host that covers it.
+func Nearest[T any](table map[Name]T, name Name) (host Name, t T, ok bool) {
+	if len(table) == 0 {
+		return Name{}, t, false
+	}
+	for n := name; !n.IsZero(); n = n.Parent() {
+		if t, ok = table[n]; ok {
+			return n, t, true
+		}
+	}
+	return Name{}, t, false
+}
+
 func parseIPv6(whole, s string) (Name, error) {
 	a, err := netip.ParseAddr(s)
 	if err != nil || !a.Is6() || a.Zone() != "" {

@@ -140,3 +140,22 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestNearest(t *testing.T) {
+	table := map[Name]int{MustParse("example.com"): 1, MustParse("a.example.com"): 2, MustParse("192.0.2.7"): 3}
+	for name, want := range map[string]int{
+		"example.com": 1, "b.example.com": 1, "a.example.com": 2, "x.y.a.example.com": 2, "192.0.2.7": 3,
+		"com": 0, "notexample.com": 0, "0.2.7.example": 0, "192.0.2.8": 0,
+	} {
+		host, got, ok := Nearest(table, MustParse(name))
+		if got != want || ok != (want > 0) || ok == host.IsZero() {
+			t.Errorf("%s: %v %d %v, want %d", name, host, got, ok, want)
+		}
+	}
+	if _, _, ok := Nearest(table, Name{}); ok {
+		t.Error("no name is covered")
+	}
+	if _, _, ok := Nearest[int](nil, MustParse("a.test")); ok {
+		t.Error("nothing covers")
+	}
+}

@@ -5,13 +5,15 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/agentcage/agentcage/internal/hostname"
 	"github.com/agentcage/agentcage/internal/inspect"
 )
 
-// Inspector blocks requests with a body larger than a limit. It is immutable
-// and safe for concurrent use. The zero Inspector has no limit.
+// Inspector blocks requests with a body larger than the limit of their host. It
+// is immutable and safe for concurrent use. The zero Inspector has no limit.
 type Inspector struct {
-	max int64 // bytes
+	max     int64 // bytes
+	perHost map[hostname.Name]int64
 }
 
 var (
@@ -19,9 +21,12 @@ var (
 	_ inspect.BodyLimiter = (*Inspector)(nil)
 )
 
-// New returns an inspector that lets bodies of up to max bytes pass; 0 is off.
-// A negative limit lets no body pass.
-func New(max int64) *Inspector { return &Inspector{max: max} }
+// New returns an inspector that lets bodies of up to max bytes pass, and as many
+// as perHost says to its hosts and every name under them. A limit of 0 is none,
+// and a negative one lets no body pass. The caller must not change the map.
+func New(max int64, perHost map[hostname.Name]int64) *Inspector {
+	return &Inspector{max: max, perHost: perHost}
+}
 
 // Name returns "body-size".
 func (in *Inspector) Name() string { return "body-size" }
@@ -36,13 +41,17 @@ func (in *Inspector) Inspect(_ context.Context, r *inspect.Request) inspect.Find
 }
 
 // BodyLimit returns the most bytes that may follow, for a body whose length is
-// not known; -1 when the inspector is off, and for a tunnel, whose bytes are
+// not known; -1 when the host has no limit, and for a tunnel, whose bytes are
 // not a body.
 func (in *Inspector) BodyLimit(r *inspect.Request) int64 {
-	if in.max == 0 || r.Opaque {
+	limit := in.max
+	if _, own, ok := hostname.Nearest(in.perHost, r.Host); ok {
+		limit = own
+	}
+	if limit == 0 || r.Opaque {
 		return -1
 	}
-	return max(in.max, 0)
+	return max(limit, 0)
 }
 
 // Reason is the reason of a block, also for whoever finds out while the body

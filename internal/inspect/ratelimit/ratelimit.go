@@ -41,9 +41,10 @@ type State struct {
 }
 
 type bucket struct {
-	host   hostname.Name
-	tokens float64 // below zero when requests are held for tokens to come
-	last   time.Time
+	host        hostname.Name
+	rate, burst float64 // of whoever took the last token
+	tokens      float64 // below zero when requests are held for tokens to come
+	last        time.Time
 }
 
 // New returns an inspector on the buckets of state; a nil state is a new one.
@@ -68,16 +69,11 @@ func (in *Inspector) Name() string { return "rate-limit" }
 // Inspect takes a token, holding the request for one if the config says so,
 // or refuses with 429. What runs took its token when it began.
 func (in *Inspector) Inspect(ctx context.Context, r *inspect.Request) inspect.Finding {
-	if in.cfg.RequestsPerSecond == 0 || r.Again {
+	host, cfg := in.bucketOf(r.Host)
+	if cfg.RequestsPerSecond == 0 || r.Again {
 		return inspect.Pass()
 	}
-	host := r.Host
-	if in.key != nil {
-		if entry, ok := in.key(host); ok {
-			host = entry
-		}
-	}
-	wait, ok := in.state.take(host, in.cfg)
+	wait, ok := in.state.take(host, cfg)
 	if ok && wait > 0 {
 		ok = in.state.hold(ctx, host, wait)
 	}
@@ -92,6 +88,27 @@ func (in *Inspector) Inspect(ctx context.Context, r *inspect.Request) inspect.Fi
 	}
 }
 
+// bucketOf names the bucket of a host, and says how it is filled: the more
+// specific one of the allowlist's entry and the config's own for that host.
+func (in *Inspector) bucketOf(host hostname.Name) (hostname.Name, config.RateLimit) {
+	var name hostname.Name
+	if in.key != nil {
+		if entry, ok := in.key(host); ok {
+			name = entry
+		}
+	}
+	own, cfg, ok := hostname.Nearest(in.cfg.PerHost, host)
+	switch {
+	case !ok && name.IsZero():
+		return host, in.cfg
+	case !ok:
+		return name, in.cfg
+	case name.IsZero() || own.Within(name):
+		return own, cfg
+	}
+	return name, cfg
+}
+
 // take takes a token, at once or as one that comes after wait. Whoever is to
 // wait is counted in s.waiting until hold ends.
 func (s *State) take(host hostname.Name, cfg config.RateLimit) (wait time.Duration, ok bool) {
@@ -102,8 +119,9 @@ func (s *State) take(host hostname.Name, cfg config.RateLimit) (wait time.Durati
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	b := s.bucket(host, rate, burst, now)
-	b.tokens = b.level(rate, burst, now)
+	b := s.bucket(host, burst, now)
+	b.rate, b.burst = rate, burst
+	b.tokens = b.level(now)
 	b.last = now
 	if b.tokens >= 1 {
 		b.tokens--
@@ -139,15 +157,15 @@ func (s *State) hold(ctx context.Context, host hostname.Name, wait time.Duration
 }
 
 // level is how many tokens the bucket holds now.
-func (b *bucket) level(rate, burst float64, now time.Time) float64 {
+func (b *bucket) level(now time.Time) float64 {
 	elapsed := max(now.Sub(b.last).Seconds(), 0)
-	return min(b.tokens+elapsed*rate, burst)
+	return min(b.tokens+elapsed*b.rate, b.burst)
 }
 
 // bucket finds the bucket of a host or makes a full one. When there is no room
 // the least recently used one goes, but only if it is full again, so that
 // nothing is gained by driving it out; else the host shares the spill bucket.
-func (s *State) bucket(host hostname.Name, rate, burst float64, now time.Time) *bucket {
+func (s *State) bucket(host hostname.Name, burst float64, now time.Time) *bucket {
 	if el := s.buckets[host]; el != nil {
 		s.recent.MoveToFront(el)
 		return el.Value.(*bucket)
@@ -159,7 +177,7 @@ func (s *State) bucket(host hostname.Name, rate, burst float64, now time.Time) *
 	if len(s.buckets) >= maxHosts {
 		oldest := s.recent.Back()
 		b := oldest.Value.(*bucket)
-		if b.level(rate, burst, now) < burst {
+		if b.level(now) < b.burst {
 			return &s.spill
 		}
 		s.recent.Remove(oldest)

@@ -230,3 +230,43 @@ func TestDecidingAgainIsFree(t *testing.T) {
 		}
 	})
 }
+
+// TestPerHost: a host with a rate of its own has a bucket of its own, which
+// all names under it share, and takes nothing from the others.
+func TestPerHost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		zone := hostname.MustParse("example.com")
+		in := New(config.RateLimit{RequestsPerSecond: 1, Burst: 2, PerHost: map[hostname.Name]config.RateLimit{
+			hostname.MustParse("api.example.com"):  {RequestsPerSecond: 1, Burst: 5},
+			hostname.MustParse("free.example.com"): {},
+			hostname.MustParse("test"):             {RequestsPerSecond: 1, Burst: 3},
+		}}, nil).KeyBy(func(n hostname.Name) (hostname.Name, bool) {
+			if n.Within(hostname.MustParse("a.test")) {
+				return hostname.MustParse("a.test"), true
+			}
+			return zone, n.Within(zone)
+		})
+		want(t, "the host", passed(in, "api.example.com", 3), 3)
+		want(t, "a name under it shares its bucket", passed(in, "v1.api.example.com", 9), 2)
+		want(t, "the rest of the entry has its own", passed(in, "www.example.com", 9), 2)
+		want(t, "no limit", passed(in, "free.example.com", 99), 99)
+		want(t, "an entry below the host keeps its bucket", passed(in, "x.a.test", 9), 3)
+		want(t, "and so does another one", passed(in, "b.test", 9), 3)
+	})
+}
+
+// TestEvictionKnowsEachBucket: a bucket is full by its own measure, not by that
+// of the host that wants its room.
+func TestEvictionKnowsEachBucket(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		big := hostname.MustParse("big.test")
+		var s State
+		in := New(config.RateLimit{RequestsPerSecond: 1e6, Burst: 1, PerHost: map[hostname.Name]config.RateLimit{big: {RequestsPerSecond: 0.001, Burst: 9}}}, &s)
+		want(t, "the big bucket", passed(in, "big.test", 20), 9)
+		for i := range 2 * maxHosts {
+			passed(in, fmt.Sprintf("h%d.test", i), 1)
+			time.Sleep(time.Second) //nolint:forbidigo // fake time
+		}
+		want(t, "after a flood of names", passed(in, "big.test", 20), 8) // 8192 s at 0.001 a second
+	})
+}
