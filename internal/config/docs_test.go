@@ -78,7 +78,8 @@ domains:
 
 There are no wildcards, and no entry for every host. A public suffix such as ` + "`com` or `co.uk`" + ` is refused in a list that
 allows. An empty list allows nothing, whichever list it is.`,
-	"secrets":          unenforcedNote,
+	"secrets": ` The patterns, and what is looked through, are in [its README](../internal/inspect/secrets/README.md). Patterns by
+` + "`env`" + ` are read and checked, and not enforced by this version: a cage whose file has one is not started.`,
 	"secret_injection": unenforcedNote,
 	"entropy":          unenforcedNote,
 	"content_type":     unenforcedNote,

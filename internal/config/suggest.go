@@ -24,6 +24,9 @@ func nearest(s string, names []string) string {
 	return best
 }
 
+// Nearest returns the name that a misspelt one was meant for, or "".
+func Nearest(s string, names []string) string { return nearest(s, names) }
+
 // levenshtein counts the insertions, deletions, replacements and swaps of
 // neighbours that turn a into b (optimal string alignment). It gives up on
 // long words, which are no misspelt keys.

@@ -25,14 +25,19 @@ func newPolicy(c *config.Config, buckets *ratelimit.State) (*policy, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &policy{domains: domains, ports: domains.Ports(), chain: inspect.NewChain(
+	contents, err := contents(c)
+	if err != nil {
+		return nil, err
+	}
+	chain := inspect.NewChain(
 		// Order matters. The domain comes first, so that buckets are
 		// kept for allowed hosts only and an agent cannot fill the
 		// table with names of its own.
 		domains,
 		ratelimit.New(c.RateLimit, buckets).KeyBy(domains.Listed),
 		bodysize.New(c.MaxRequestBody),
-	)}, nil
+	).WithContent(contents...)
+	return &policy{domains: domains, ports: domains.Ports(), chain: chain}, nil
 }
 
 // Decide implements proxy.Policy. It is the only place where a request is

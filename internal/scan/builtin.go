@@ -5,7 +5,9 @@ import (
 	"sync"
 )
 
-//go:embed rules/*.txt
+// The licence goes along with what it is for.
+//
+//go:embed rules/*.txt rules/LICENSE.gitleaks
 var ruleFiles embed.FS
 
 // files are the embedded rules, in the order in which they are reported.
