@@ -6,6 +6,9 @@ import (
 	"strings"
 )
 
+// Nearest returns the name that s was meant for, or "" when none is near enough.
+func Nearest(s string, names []string) string { return nearest(s, names) }
+
 // nearest returns the name that s is a shorter or longer form of, or else the
 // closest in edits, or "" when none is near enough to be what was meant.
 func nearest(s string, names []string) string {
@@ -23,9 +26,6 @@ func nearest(s string, names []string) string {
 	}
 	return best
 }
-
-// Nearest returns the name that a misspelt one was meant for, or "".
-func Nearest(s string, names []string) string { return nearest(s, names) }
 
 // levenshtein counts the insertions, deletions, replacements and swaps of
 // neighbours that turn a into b (optimal string alignment). It gives up on
