@@ -57,20 +57,6 @@ var limitsKeys = []key[Limits]{
 	thresholdKey("hosts", "Distinct host names.", countKeys("", ""), func(l *Limits) *Threshold { return &l.Hosts }),
 }
 
-// unlessFalse is a section that false switches off.
-func unlessFalse[S any](name, doc string, keys []key[S], at func(*Config) *S, enabled func(*Config) *bool) key[Config] {
-	return key[Config]{name: name, typ: "map, or false", doc: doc, sub: docsOf(".", keys), read: func(d *decoder, v value, c *Config) {
-		switch {
-		case isFalse(v):
-			*enabled(c) = false
-		case v.n.Kind == yaml.ScalarNode && !v.isNull():
-			d.fail(v, "it is neither a map nor false", "write a map of its keys, or false to switch it off")
-		default:
-			fields(d, v, keys, at(c))
-		}
-	}}
-}
-
 func readBudgetHosts(d *decoder, v value, b *Budget) {
 	b.PerHost = perHost(d, v, func(v value) Limits {
 		l := b.Each

@@ -42,7 +42,7 @@ func TestDefault(t *testing.T) {
 			SecurityLabelDisable: true, Restart: "on-failure", RestartSec: 10, TimeoutStartSec: 120, TimeoutStopSec: 30,
 		},
 		Firecracker: Firecracker{VCPUs: 2, MemMB: 2048, Binary: "firecracker"},
-		Secrets:     Secrets{Enabled: true, BuiltinAllowToDomains: true},
+		Secrets:     Secrets{Enabled: true, BuiltinAllowToDomains: true, Action: "block"},
 		Entropy: Entropy{
 			Enabled: true, Threshold: 7, MinBodyBytes: 256, Action: "block",
 			ExemptContentTypes: []string{"image/", "application/gzip", "application/zip"},

@@ -15,8 +15,9 @@ import (
 type Secrets struct {
 	Enabled               bool
 	BuiltinAllowToDomains bool
-	AllowToDomains        map[string][]hostname.Name // pattern name to hosts
+	AllowToDomains        map[string][]hostname.Name // pattern name to hosts; none empties the built-in list
 	ExtraPatterns         []Pattern
+	Action                string // block, flag or observe
 }
 
 // Pattern is one line of secrets.extra_patterns. Exactly one of Pattern and
@@ -81,11 +82,12 @@ type InspectorRef struct {
 var secretsKeys = []key[Secrets]{
 	boolKey("enabled", "true", "Whether the section is in force.", func(s *Secrets) *bool { return &s.Enabled }),
 	boolKey("builtin_allow_to_domains", "true", "Let known forms of keys go to the hosts of those who issue them.", func(s *Secrets) *bool { return &s.BuiltinAllowToDomains }),
-	{name: "allow_to_domains", typ: "map of pattern to list of hosts", def: "{}", doc: "Further hosts that a pattern may go to.", read: readAllowTo},
+	{name: "allow_to_domains", typ: "map of pattern to list of hosts", def: "{}", doc: "Hosts that a pattern may go to beside the built-in ones, with every name under them; [] takes the built-in ones away.", read: readAllowTo},
 	{
 		name: "extra_patterns", typ: "list of maps", def: "[]", doc: "Further patterns.", sub: docsOf("[].", patternKeys),
 		read: func(d *decoder, v value, s *Secrets) { s.ExtraPatterns = list(d, v, d.pattern) },
 	},
+	choiceKey("action", "block", "What is done with a finding; observe records it and lets it pass.", actions, func(s *Secrets) *string { return &s.Action }),
 }
 
 var patternKeys = []key[Pattern]{
@@ -94,7 +96,7 @@ var patternKeys = []key[Pattern]{
 	{name: "env", typ: "text", doc: "Variable whose value is looked for, in place of pattern.", read: func(d *decoder, v value, p *Pattern) { p.Env, _ = d.envName(v) }},
 }
 
-var actions = []string{"block", "flag"}
+var actions = []string{"block", "flag", "observe"}
 
 var entropyKeys = []key[Entropy]{
 	boolKey("enabled", "true", "Whether the section is in force.", func(e *Entropy) *bool { return &e.Enabled }),
@@ -156,24 +158,33 @@ func injectionDocs() []KeyDoc {
 	return append(docsOf("[].", ruleKeys), docsOf(".", injectionKeys)...)
 }
 
+// switchable is a section that false switches off.
+func switchable[S any](name, doc string, keys []key[S], at func(*Config) *S, enabled func(*Config) *bool) key[Config] {
+	return key[Config]{name: name, typ: "map, or false", doc: doc, sub: docsOf(".", keys), read: func(d *decoder, v value, c *Config) {
+		switch {
+		case isFalse(v):
+			*enabled(c) = false
+		case v.n.Kind == yaml.ScalarNode && !v.isNull():
+			d.fail(v, "it is neither a map nor false", "write a map of its keys, or false to switch it off")
+		default:
+			fields(d, v, keys, at(c))
+		}
+	}}
+}
+
 // unenforced is a section of a part that this version does not have: it is
 // read and checked in full, and a file that asks for it is put on record.
 // What is false, empty or enabled: false asks for nothing.
-func unenforced[S any](name, typ, doc string, keys []key[S], at func(*Config) *S, enabled func(*Config) *bool) key[Config] {
-	return key[Config]{name: name, typ: typ, doc: doc, sub: docsOf(".", keys), read: func(d *decoder, v value, c *Config) {
-		switch {
-		case v.n.Kind == yaml.ScalarNode && v.n.ShortTag() == "!!bool" && strings.EqualFold(v.n.Value, "false"):
-			*enabled(c) = false
-			return
-		case v.n.Kind == yaml.ScalarNode && !v.isNull():
-			d.fail(v, "it is neither a map nor false", "write a map of its keys, or false to switch it off")
-			return
-		}
-		fields(d, v, keys, at(c))
+func unenforced[S any](name, doc string, keys []key[S], at func(*Config) *S, enabled func(*Config) *bool) key[Config] {
+	k := switchable(name, doc, keys, at, enabled)
+	read := k.read
+	k.read = func(d *decoder, v value, c *Config) {
+		read(d, v, c)
 		if len(v.n.Content) > 0 && *enabled(c) {
 			c.Unenforced = append(c.Unenforced, d.keyOf(v))
 		}
-	}}
+	}
+	return k
 }
 
 func readAllowTo(d *decoder, v value, s *Secrets) {

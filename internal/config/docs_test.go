@@ -108,7 +108,8 @@ budget:
   per_host:
     api.example.com: {bytes: {flag: 5GiB, block: false}}
 ` + "```" + ``,
-	"secrets":          unenforcedNote,
+	"secrets": ` The patterns, and what is looked through, are in [its README](../internal/inspect/secrets/README.md). A pattern by
+` + "`env`" + ` is the value of that variable where the gateway runs: [it is looked for](../internal/inspect/known/README.md) in every form and in pieces.`,
 	"secret_injection": unenforcedNote,
 	"entropy":          unenforcedNote,
 	"content_type":     unenforcedNote,

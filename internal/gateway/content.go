@@ -12,6 +12,7 @@ import (
 	"github.com/agentcage/agentcage/internal/inspect/domain"
 	"github.com/agentcage/agentcage/internal/inspect/known"
 	"github.com/agentcage/agentcage/internal/inspect/ratelimit"
+	"github.com/agentcage/agentcage/internal/inspect/secrets"
 )
 
 // state is what was counted and seen. It outlives a policy, so that a reload
@@ -35,7 +36,15 @@ func (s *state) hold(c *config.Config, getenv func(string) (string, bool)) error
 // contents are the inspectors of content in the order in which they are asked.
 // Those that count come last: what another one refuses never left.
 func contents(c *config.Config, s *state, to func(hostname.Name) hostname.Name) ([]inspect.ContentInspector, error) {
-	out := []inspect.ContentInspector{known.New(&s.values, to)}
+	var out []inspect.ContentInspector
+	if c.Secrets.Enabled {
+		in, err := secrets.New(c.Secrets)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, in)
+	}
+	out = append(out, known.New(&s.values, to))
 	if c.Budget.Enabled {
 		out = append(out, budget.New(c.Budget, &s.budget, to))
 	}

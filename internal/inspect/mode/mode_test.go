@@ -172,7 +172,7 @@ func (ruled) Rules() []string { return []string{"private_key", "jwt"} }
 
 func TestUnknownRule(t *testing.T) {
 	good := parse(t, "exempt: [{inspector: secrets, rule: jwt}, {inspector: entropy, rule: body}, {inspector: secrets}]\n")
-	if _, err := New(good, ruled{}, bodysize.New(1), nil); err != nil {
+	if _, err := New(good, ruled{}, bodysize.New(1, nil), nil); err != nil {
 		t.Fatal("positive control:", err)
 	}
 	for _, list := range []string{"exempt", "observe"} {
