@@ -56,7 +56,7 @@ func newIndex(values []*held) *index {
 	for i, b := range ix.exact {
 		ix.folded[i] = fold[b]
 	}
-	ix.shift = 64 - uint(bits.Len(uint(len(ix.exact)*16)))
+	ix.shift = 64 - uint(bits.Len(uint(len(ix.exact)*sparse(len(ix.exact)))))
 	ix.short = 64 - uint(bits.Len(uint(len(ix.exact))))
 	ix.seen = make([]uint64, 1<<(64-ix.shift)/64+1)
 	ix.heads = make([]uint32, 1<<(64-ix.short))
@@ -64,6 +64,19 @@ func newIndex(values []*held) *index {
 		ix.add(i)
 	}
 	return ix
+}
+
+// sparse is how many bits there are for one gram: a hit by chance costs as much
+// as thirty misses, and a miss as much more as the table is larger than the
+// cache.
+func sparse(grams int) int {
+	switch {
+	case grams <= 1<<14:
+		return 64
+	case grams <= 1<<17:
+		return 32
+	}
+	return 16
 }
 
 // add files the grams of a form that hold a secret byte.
