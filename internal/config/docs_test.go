@@ -80,8 +80,8 @@ There are no wildcards, and no entry for every host. A public suffix such as ` +
 allows. An empty list allows nothing, whichever list it is.`,
 	"secrets":          unenforcedNote,
 	"secret_injection": unenforcedNote,
-	"entropy":          unenforcedNote,
-	"content_type":     unenforcedNote,
+	"entropy":          ` False switches it off. What it finds and what it cannot is in internal/inspect/entropy/README.md.`,
+	"content_type":     ` False switches it off. What it finds and what it cannot is in internal/inspect/contenttype/README.md.`,
 	"inspectors":       unenforcedNote,
 }
 

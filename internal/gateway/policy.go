@@ -32,7 +32,7 @@ func newPolicy(c *config.Config, buckets *ratelimit.State) (*policy, error) {
 		domains,
 		ratelimit.New(c.RateLimit, buckets).KeyBy(domains.Listed),
 		bodysize.New(c.MaxRequestBody),
-	)}, nil
+	).WithContent(contents(c)...)}, nil
 }
 
 // Decide implements proxy.Policy. It is the only place where a request is

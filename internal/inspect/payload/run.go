@@ -1,0 +1,323 @@
+package payload
+
+import (
+	"bytes"
+	"encoding/base32"
+	"encoding/base64"
+	"encoding/hex"
+	"strings"
+)
+
+const (
+	minRun     = 20 // shorter runs are words and short ids
+	mediumRun  = 32 // identifiers of APIs are shorter
+	minLine    = 40 // lines of encoded data are at least so long
+	minVisible = 64 // of base85, whose alphabet is that of code
+)
+
+// text looks for runs of encoded random data in text.
+func (x *examiner) text(data []byte) {
+	for at := 0; at < len(data); {
+		start, end := nextRun(data, at, inBase64, minRun)
+		if start < 0 {
+			break
+		}
+		at = x.run(data, start, end)
+	}
+	x.visibleRuns(data)
+	x.byteLists(data)
+}
+
+// nextRun finds the next run of at least least characters of a class. It looks
+// at every leastth character only, while that is none of the class.
+func nextRun(data []byte, at int, class uint8, least int) (start, end int) {
+	for i := at + least - 1; i < len(data); {
+		if classOf[data[i]]&class == 0 {
+			i += least
+			continue
+		}
+		start = i
+		for start > at && classOf[data[start-1]]&class != 0 {
+			start--
+		}
+		end = i + 1
+		for end < len(data) && end-start < least && classOf[data[end]]&class != 0 {
+			end++
+		}
+		if end-start < least {
+			at = end + 1
+			i = end + least
+			continue
+		}
+		for end < len(data) && classOf[data[end]]&class != 0 {
+			end++
+		}
+		return start, end
+	}
+	return -1, -1
+}
+
+// run judges one run, and returns where to go on.
+func (x *examiner) run(data []byte, start, end int) int {
+	run := data[start:end]
+	if bytes.HasPrefix(run, []byte("eyJ")) {
+		if n := webToken(data[start:]); n > 0 {
+			x.webToken(data[start : start+n])
+			return start + n
+		}
+	}
+	end += padding(data[end:])
+	run, end = joinLines(data, start, end)
+	if !mayBeRandom(run) {
+		return end
+	}
+	key := keyBefore(data, start)
+	if key == "" {
+		key = x.name
+	}
+	for _, part := range x.withoutIDs(run) {
+		x.part(data, part, key)
+	}
+	return end
+}
+
+func padding(data []byte) int {
+	n := 0
+	for n < len(data) && n < 6 && data[n] == '=' {
+		n++
+	}
+	return n
+}
+
+// joinLines takes the lines that follow one of encoded data into the run:
+// what is wrapped is one thing. In JSON text a line break is two characters.
+func joinLines(data []byte, start, end int) (run []byte, at int) {
+	run, line := data[start:end], end-start
+	joined := false
+	for line >= minLine {
+		gap := lineBreak(data[end:])
+		next := end + gap
+		stop := next
+		for stop < len(data) && classOf[data[stop]]&inBase64 != 0 {
+			stop++
+		}
+		stop += padding(data[stop:])
+		if gap == 0 || stop == next || stop-next > line+4 || bytes.HasPrefix(data[next:], []byte("-----")) {
+			break
+		}
+		if !joined {
+			run, joined = bytes.Clone(run), true
+		}
+		run = append(run, data[next:stop]...)
+		line, end = stop-next, stop
+	}
+	return run, end
+}
+
+var lineBreaks = [][]byte{[]byte("\n"), []byte("\r\n"), []byte(`\n`), []byte(`\r\n`)}
+
+func lineBreak(data []byte) int {
+	for _, b := range lineBreaks {
+		if bytes.HasPrefix(data, b) {
+			return len(b)
+		}
+	}
+	return 0
+}
+
+// mayBeRandom reports whether any block of a run looks random.
+func mayBeRandom(run []byte) bool {
+	for block := range blocks(run, blockSize) {
+		if randomText(block) != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// part judges a part of a run that is no id.
+func (x *examiner) part(data, part []byte, key string) {
+	n, a := randomExtent(part)
+	if n < minRun || x.isSlot(data, part, key) {
+		return
+	}
+	opaque, decoded := x.decode(part)
+	if decoded {
+		n = min(n, opaque)
+	}
+	if n < minRun {
+		return
+	}
+	if n >= mediumRun {
+		x.found.medium += n
+	} else {
+		x.found.short += n
+	}
+	if n > x.found.Run.Len {
+		var h histogram
+		h.add(bytes.TrimRight(part, "="))
+		x.found.Run = Run{Len: n, Alphabet: a, Entropy: h.corrected(a.Bits)}
+	}
+}
+
+// randomExtent counts the characters of a part that stand in random blocks,
+// and names the alphabet of the first one.
+func randomExtent(part []byte) (n int, a *Alphabet) {
+	part = bytes.TrimRight(part, "=")
+	for block := range blocks(part, blockSize) {
+		b := randomText(block)
+		if b == nil {
+			continue
+		}
+		n += min(len(block), len(part)-n)
+		if a == nil {
+			a = b
+		}
+	}
+	return n, a
+}
+
+// blocks cuts data into blocks of a size. The last one overlaps the one before
+// it, so that it is not too short to be judged.
+func blocks(data []byte, size int) func(yield func([]byte) bool) {
+	return func(yield func([]byte) bool) {
+		if len(data) <= size {
+			yield(data)
+			return
+		}
+		for ; len(data) >= 2*size; data = data[size:] {
+			if !yield(data[:size]) {
+				return
+			}
+		}
+		if yield(data[:size]) && len(data) > size {
+			yield(data[len(data)-size:])
+		}
+	}
+}
+
+// decode looks into what a part decodes to, and returns how many of its
+// characters nothing explains. It takes the reading that explains most.
+func (x *examiner) decode(part []byte) (opaque int, decoded bool) {
+	opaque = len(part)
+	try := func(data []byte, err error) {
+		if err != nil || len(data) == 0 || opaque == 0 {
+			return
+		}
+		decoded = true
+		n := x.inside(data)
+		opaque = min(opaque, (n*len(part)+len(data)-1)/len(data))
+	}
+	try(fromBase64(part))
+	if len(part)%2 == 0 && isAll(part, isDigit|isEdge|isHexLower|isHexUpper) {
+		try(hex.AppendDecode(nil, part))
+	}
+	if s := bytes.ToUpper(bytes.TrimRight(part, "=")); isAll(s, isDigit|isHexUpper|isUpper) {
+		try(base32.StdEncoding.WithPadding(base32.NoPadding).AppendDecode(nil, s))
+	}
+	return opaque, decoded
+}
+
+// inside returns how many bytes of decoded data nothing explains.
+func (x *examiner) inside(data []byte) int {
+	sub := x.sub()
+	if sub == nil {
+		return len(data)
+	}
+	sub.examine(data)
+	x.found.Media = append(x.found.Media, sub.found.Media...)
+	if len(data) >= minRun && sub.found.Opaque == 0 && sub.found.medium+sub.found.short == 0 {
+		return 0
+	}
+	return min(len(data), sub.found.Opaque+sub.found.medium+sub.found.short)
+}
+
+// fromBase64 decodes either alphabet, with and without padding.
+func fromBase64(s []byte) ([]byte, error) {
+	s = bytes.TrimRight(s, "=")
+	if len(s)%4 == 1 {
+		s = s[:len(s)-1]
+	}
+	if bytes.ContainsAny(s, "-_") {
+		return base64.RawURLEncoding.AppendDecode(nil, s)
+	}
+	return base64.RawStdEncoding.AppendDecode(nil, s)
+}
+
+func isAll(s []byte, class uint8) bool {
+	for _, c := range s {
+		if classOf[c]&class == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// visibleRuns looks for base85: it has no alphabet of its own, but no code and
+// no markup uses all of ASCII evenly.
+func (x *examiner) visibleRuns(data []byte) {
+	for at := 0; at < len(data); {
+		start, end := nextRun(data, at, isVisible, minVisible)
+		if start < 0 {
+			return
+		}
+		at = end
+		n := 0
+		for block := range blocks(data[start:end], 2*blockSize) {
+			if evenASCII(block) {
+				n += len(block)
+			}
+		}
+		n = min(n, end-start)
+		if n == 0 || x.isSlot(data, data[start:end], keyBefore(data, start)) {
+			continue
+		}
+		x.found.medium += n
+		if n > x.found.Run.Len {
+			var h histogram
+			h.add(data[start:end])
+			x.found.Run = Run{Len: n, Alphabet: Base85, Entropy: h.corrected(Base85.Bits)}
+		}
+	}
+}
+
+// evenASCII reports whether a block has the punctuation of base85, a fifth of it,
+// and looks random.
+func evenASCII(block []byte) bool {
+	var count [256]uint8
+	pairs, signs := 0, 0
+	for _, c := range block {
+		pairs += int(count[c])
+		count[c]++
+		if classOf[c]&(inBase64&^isSign) == 0 {
+			signs++
+		}
+	}
+	return signs*8 > len(block) && random(pairs, len(block), Base85.size, 2)
+}
+
+// keyBefore returns the name that stands before a value: the key of JSON text,
+// also inside of a JSON string, and name=value of a form, a URL or a cookie.
+func keyBefore(data []byte, at int) string {
+	const most = 64
+	from := max(0, at-2*most)
+	before := data[from:at]
+	for _, scheme := range []string{"Bearer ", "bearer ", "Basic ", "token ", "Token "} {
+		before = bytes.TrimSuffix(before, []byte(scheme))
+	}
+	trimmed := bytes.TrimRight(before, `\"' `)
+	if len(trimmed) == 0 {
+		return ""
+	}
+	switch trimmed[len(trimmed)-1] {
+	case ':', '=':
+	default:
+		return ""
+	}
+	trimmed = bytes.TrimRight(trimmed[:len(trimmed)-1], `\"' `)
+	i := bytes.LastIndexAny(trimmed, "\"'&?;,{ \t\r\n/\\")
+	if len(trimmed)-i-1 > most {
+		return ""
+	}
+	return strings.ToLower(string(trimmed[i+1:]))
+}
