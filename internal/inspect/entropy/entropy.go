@@ -54,9 +54,20 @@ func (in *Inspector) InspectContent(ctx context.Context, c *inspect.Content) ins
 		return inspect.Done(in.finding("cannot measure: " + err.Error()))
 	}
 	var out []inspect.Finding
-	for _, t := range texts {
-		if reason := in.text(c, &t); reason != "" {
+	pieces := make(map[string]payload.Pieces)
+	for i := range texts {
+		reason, whole := in.text(c, &texts[i])
+		if reason != "" {
 			out = append(out, in.finding(reason))
+		} else if whole != "" {
+			sum := pieces[whole]
+			sum.Add(texts[i].Pieces())
+			pieces[whole] = sum
+		}
+	}
+	for _, whole := range []string{"URL path", "URL query", "headers"} {
+		if p := pieces[whole]; p.TooMany() {
+			out = append(out, in.finding(fmt.Sprintf("high entropy %s: %d characters in pieces", whole, p.Len())))
 		}
 	}
 	return inspect.Done(out...)
@@ -73,58 +84,52 @@ func (in *Inspector) finding(reason string) inspect.Finding {
 	return f
 }
 
-// text returns what is wrong with one text, "" for nothing.
-func (in *Inspector) text(c *inspect.Content, t *payload.Text) string {
+// text returns what is wrong with one text, "" for nothing, and what it is a
+// piece of.
+func (in *Inspector) text(c *inspect.Content, t *payload.Text) (wrong, whole string) {
 	what := ""
 	switch t.Place {
 	case inspect.PlaceBody:
-		return in.body(c, t)
+		return in.body(c, t), ""
 	case inspect.PlaceMethod:
 		what = "method"
 	case inspect.PlaceHost:
 		what = "host label"
 	case inspect.PlaceHeaderName:
-		what = "header name"
+		what, whole = "header name", "headers"
 	case inspect.PlaceHeader:
-		what = "header " + quote(t.Name)
+		what, whole = "header "+quote(t.Name), "headers"
 	case inspect.PlaceCookie:
-		what = "cookie " + quote(t.Name)
+		what, whole = "cookie "+quote(t.Name), "headers"
 	default:
-		what = in.urlPart(c, t)
+		what, whole = in.urlPart(c, t)
 	}
 	if what == "" {
-		return ""
+		return "", ""
 	}
-	e, threshold, ok := in.short(t)
-	if !ok {
-		return ""
+	if e, threshold, ok := in.short(t); ok {
+		return reason(what, e, threshold), ""
 	}
-	return reason(what, e, threshold)
+	return "", whole
 }
 
-// urlPart names a part of the URL, "" for one that is not to be looked at.
-func (in *Inspector) urlPart(c *inspect.Content, t *payload.Text) string {
+// urlPart names a part of the URL and what it is a piece of, "" for one that
+// is not to be looked at.
+func (in *Inspector) urlPart(c *inspect.Content, t *payload.Text) (what, whole string) {
 	off := in.params.all(c.Request.Host)
-	switch t.Place {
-	case inspect.PlacePath, inspect.PlaceSegment:
-		if off || !in.cfg.CheckURLPath {
-			return ""
-		}
-		if t.Place == inspect.PlacePath {
-			return "URL path"
-		}
-		return "URL path segment"
+	if t.Place == inspect.PlaceSegment && !off && in.cfg.CheckURLPath {
+		return "URL path segment", "URL path"
 	}
 	if off || !in.cfg.CheckURLParams || in.params.allows(c.Request.Host, t.Name) && t.Size() <= maxSigned {
-		return ""
+		return "", ""
 	}
 	switch t.Place {
 	case inspect.PlaceQueryName:
-		return "URL param name"
+		return "URL param name", "URL query"
 	case inspect.PlaceQueryValue:
-		return "URL param " + quote(t.Name)
+		return "URL param " + quote(t.Name), "URL query"
 	}
-	return "URL query"
+	return "", ""
 }
 
 func quote(s string) string { return "'" + payload.Clip(s) + "'" }
@@ -145,20 +150,18 @@ func decimal(f float64) string {
 
 // short judges a text of the head.
 func (in *Inspector) short(t *payload.Text) (e, threshold float64, found bool) {
-	least := in.cfg.URLMinValueBytes
+	least := max(in.cfg.URLMinValueBytes, 1)
 	for i := range t.Layers {
 		m := &t.Layers[i]
-		switch whole := t.Place == inspect.PlacePath || t.Place == inspect.PlaceQuery; {
-		case whole: // its parts are texts of their own
-		case t.Place == inspect.PlaceHost && m.Run.Len >= minHost, m.Run.Len > 0 && m.Run.Len >= least:
+		switch {
+		case t.Place == inspect.PlaceHost && m.Run.Len >= minHost, m.Run.Len >= least:
 			e, threshold = m.Run.Entropy, in.cfg.URLThreshold*m.Run.Alphabet.Bits/urlBits
-		case m.Opaque > 0 && m.Opaque >= least:
+		case m.Opaque >= least:
 			e, threshold = m.Bits, in.cfg.URLThreshold
+		default:
+			continue
 		}
-		if s := m.ScatteredHead(); s > 0 && (e == 0 || e < threshold) {
-			e, threshold = m.Run.Entropy, in.cfg.URLThreshold*m.Run.Alphabet.Bits/urlBits
-		}
-		if e > 0 && e >= threshold {
+		if e >= threshold {
 			return e, threshold, true
 		}
 	}

@@ -68,7 +68,7 @@ var classOf = func() (t [256]uint8) {
 		case c == '+' || c == '/' || c == '-' || c == '_':
 			t[b] = isSign
 		}
-		if b > ' ' && b < 0x7f && b != '"' {
+		if b > ' ' && b < 0x7f {
 			t[b] |= isVisible
 		}
 	}
@@ -85,11 +85,13 @@ const blockSize = 64
 func randomText(block []byte) *Alphabet {
 	var count [256]uint8
 	var class [256]uint8 // by class; only powers of two are used
+	var letters letterCase
 	pairs := 0
 	for _, c := range block {
 		pairs += int(count[c])
 		count[c]++
 		class[classOf[c]&inBase64]++
+		letters.add(classOf[c])
 	}
 	a := alphabetOf(&class, len(block))
 	if a == Hex { // the two cases of a letter are one symbol
@@ -99,6 +101,10 @@ func randomText(block []byte) *Alphabet {
 	}
 	digits := class[isDigit] + class[isEdge]
 	switch {
+	case a.size > 36 && letters.areWords():
+		return nil
+	case a == latin && !random(pairs, len(block), a.size, 0):
+		return nil
 	case len(block) < blockSize && a.size > 32 && digits == 0:
 		return nil // a name of several words may be as varied
 	case len(block) < blockSize && !random(pairs, len(block), a.size, 1.5):
@@ -108,6 +114,29 @@ func randomText(block []byte) *Alphabet {
 	}
 	return a
 }
+
+// letterCase counts letters that stand behind a letter, and those of them that
+// have its case. Random letters change case at every other place, words do so
+// at their beginnings.
+type letterCase struct {
+	before      uint8
+	pairs, same int
+}
+
+func (l *letterCase) add(class uint8) {
+	const lower, upper = isHexLower | isLower, isHexUpper | isUpper
+	switch {
+	case class&(lower|upper) == 0 || l.before&(lower|upper) == 0:
+	case class&lower != 0 == (l.before&lower != 0):
+		l.same++
+		fallthrough
+	default:
+		l.pairs++
+	}
+	l.before = class
+}
+
+func (l *letterCase) areWords() bool { return l.same*4 > l.pairs*3 }
 
 // alphabetOf returns the smallest alphabet that has all but a twelfth of n
 // characters.

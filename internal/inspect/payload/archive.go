@@ -1,6 +1,7 @@
 package payload
 
 import (
+	"archive/tar"
 	"archive/zip"
 	"bytes"
 	"compress/flate"
@@ -126,4 +127,31 @@ func (x *examiner) zipped(f *zip.File) bool {
 	}
 	x.content(plain)
 	return true
+}
+
+// isTar recognizes a tar archive (POSIX ustar, GNU).
+func isTar(data []byte) bool { return len(data) >= 512 && string(data[257:262]) == "ustar" }
+
+// untar looks into each file of an archive, and at what is between them.
+func untar(x *examiner, data []byte) (int, bool) {
+	r := bytes.NewReader(data)
+	t := tar.NewReader(r)
+	var between []byte
+	at := 0
+	for range maxFiles {
+		h, err := t.Next()
+		if err != nil {
+			x.unknown(append(between, data[at:]...))
+			return len(data), err == io.EOF && at > 0
+		}
+		from := len(data) - r.Len()
+		between = append(between, data[at:from]...)
+		at = from
+		if h.Typeflag != tar.TypeReg || h.Size > int64(r.Len()) {
+			continue
+		}
+		at += int(h.Size)
+		x.content(data[from:at])
+	}
+	return 0, false
 }

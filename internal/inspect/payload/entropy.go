@@ -41,33 +41,41 @@ func (h *histogram) add(data []byte) {
 // entropy is the plain estimate. It is too low for short data: n random bytes
 // cannot measure more than log2(n) bits.
 func (h *histogram) entropy() float64 {
-	e, _ := h.measure()
-	return e
-}
-
-// corrected is the estimate of Miller and Madow, which adds the (m-1)/2n nats
-// that m symbols lose in n samples; never more than bits.
-func (h *histogram) corrected(bits float64) float64 {
-	e, symbols := h.measure()
 	if h.n == 0 {
 		return 0
-	}
-	return min(bits, e+float64(symbols-1)/(2*float64(h.n)*math.Ln2))
-}
-
-func (h *histogram) measure() (e float64, symbols int) {
-	if h.n == 0 {
-		return 0, 0
 	}
 	sum := 0.0
 	for i := range 256 {
 		if c := h.c[0][i] + h.c[1][i] + h.c[2][i] + h.c[3][i]; c > 0 {
-			symbols++
 			sum += float64(c) * math.Log2(float64(c))
 		}
 	}
-	n := float64(h.n)
-	return max(0, math.Log2(n)-sum/n), symbols
+	return max(0, math.Log2(float64(h.n))-sum/float64(h.n))
+}
+
+// corrected is the estimate with what it is too low by for random data of an
+// alphabet at this length, so that random data of any length measures the
+// bits of its alphabet.
+func (h *histogram) corrected(a *Alphabet) float64 {
+	if h.n == 0 {
+		return 0
+	}
+	return max(0, min(a.Bits, h.entropy()+a.Bits-expected(h.n, a.size)))
+}
+
+// expected is the mean of the plain estimate over n symbols that are drawn at
+// random from so many. How often each is drawn is taken as Poisson distributed.
+func expected(n, size int) float64 {
+	mean := float64(n) / float64(size)
+	p, sum := math.Exp(-mean), 0.0 // p is the chance of c draws
+	if mean > 500 {
+		return math.Log2(float64(size))
+	}
+	for c := 1.0; c < mean+12*math.Sqrt(mean)+12; c++ {
+		p *= mean / c
+		sum += p * c * math.Log2(c)
+	}
+	return math.Log2(float64(n)) - sum/mean
 }
 
 func (h *histogram) merge(o *histogram) {

@@ -4,9 +4,9 @@ package payload
 const (
 	maxDepth    = 4        // containers in one another
 	maxUnpacked = 64 << 20 // bytes, for one piece of content
-	minOpaque   = 32       // bytes; fewer cannot be judged
+	minOpaque   = 8        // bytes; fewer cannot be judged
+	minPairs    = 64       // bytes; fewer have too few equal pairs
 	chunk       = 1 << 10
-	notInBlock  = 16 // a block is text when at most one byte in so many is not
 )
 
 // root is what all looks into one piece of content share.
@@ -81,6 +81,7 @@ func (x *examiner) merge(f *found) {
 	x.found.short += f.short
 	x.found.hashes += f.hashes
 	x.found.uuids += f.uuids
+	x.found.seen += f.seen
 	if f.Run.Len > x.found.Run.Len {
 		x.found.Run = f.Run
 	}
@@ -123,7 +124,7 @@ func randomBytes(block []byte) bool {
 		pairs += count[b]
 		count[b]++
 	}
-	if !random(int(pairs), len(block), Binary.size, sigmas) {
+	if len(block) >= minPairs && !random(int(pairs), len(block), Binary.size, sigmas) {
 		return false
 	}
 	if len(block) >= chunk {

@@ -34,6 +34,7 @@ func init() {
 		{"application/gzip", false, begins("\x1f\x8b\x08"), gunzip},
 		{"application/zlib", false, isZlib, unzlib},
 		{"application/zip", false, begins("PK\x03\x04"), unzip},
+		{"application/x-tar", false, isTar, untar},
 		{"application/x-git-pack", false, isPack, pack},
 	}
 }

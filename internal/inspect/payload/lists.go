@@ -48,7 +48,7 @@ func (x *examiner) byteList(list []byte) {
 	if len(list) > x.found.Run.Len {
 		var h histogram
 		h.add(values)
-		x.found.Run = Run{Len: len(list), Alphabet: Binary, Entropy: h.corrected(8)}
+		x.found.Run = Run{Len: len(list), Alphabet: Binary, Entropy: h.corrected(Binary)}
 	}
 }
 

@@ -48,6 +48,7 @@ type found struct {
 	short   int // in the others
 	hashes  int // in hashes
 	uuids   int
+	seen    int        // bytes that were looked at
 	entropy *histogram // of the opaque bytes
 }
 
@@ -89,30 +90,51 @@ var printableBits = math.Log2(101)
 
 // Scattered returns how many characters of the layer are random data in many
 // small pieces; 0 when they are few in it.
-func (m *Measure) Scattered() int {
-	medium := m.medium
-	if m.hashes > maxHashes && m.hashes > m.Size/2 {
-		medium += m.hashes
+func (m *Measure) Scattered() int { return m.scattered() }
+
+func (f *found) scattered() int {
+	medium := f.medium
+	if f.hashes > maxHashes && f.hashes > f.seen/2 {
+		medium += f.hashes
 	}
-	if m.uuids > maxUUIDs {
-		medium += m.uuids
+	if f.uuids > maxUUIDs {
+		medium += f.uuids
 	}
-	switch {
-	case medium >= 512 && medium >= m.Size/4, medium >= 8<<10:
+	switch all := f.short + medium; {
+	case medium >= 512 && medium >= f.seen/4, medium >= 8<<10:
 		return medium
-	case m.short+medium >= 2<<10 && m.short+medium >= m.Size*2/5:
-		return m.short + medium
+	case all >= 2<<10 && all >= f.seen*2/5:
+		return all
 	}
 	return 0
 }
 
-// ScatteredHead is Scattered for a part of the head, which is small.
-func (m *Measure) ScatteredHead() int {
-	if m.medium >= 256 || m.short+m.medium >= 1<<10 {
-		return m.short + m.medium
+// Pieces are characters of random data in the parts of a head, each of which
+// may be too short to be judged by itself.
+type Pieces struct{ short, medium int }
+
+// Pieces returns those of the text, as the layer with most of them has them.
+func (t *Text) Pieces() Pieces {
+	var most Pieces
+	for i := range t.Layers {
+		if m := &t.Layers[i]; m.short+m.medium > most.short+most.medium {
+			most = Pieces{m.short, m.medium}
+		}
 	}
-	return 0
+	return most
 }
+
+// Add adds those of another part.
+func (p *Pieces) Add(o Pieces) {
+	p.short += o.short
+	p.medium += o.medium
+}
+
+// Len returns how many characters they are.
+func (p Pieces) Len() int { return p.short + p.medium }
+
+// TooMany reports whether they are no ids and cursors any more.
+func (p Pieces) TooMany() bool { return p.medium >= 192 || p.short+p.medium >= 1<<10 }
 
 // Unexplained returns the opaque bytes that are not media of an accepted type.
 func (m *Measure) Unexplained(accept func(typ string) bool) int {
@@ -156,10 +178,7 @@ func measure(c *inspect.Content, texts []inspect.Text) []Text {
 		t := &texts[i]
 		m := Text{Place: t.Place, Name: t.Name, size: len(t.Tree.Layers[0].Data)}
 		x := examiner{root: shared, name: t.Name, cookie: t.Place == inspect.PlaceCookie, reasoning: reasoning && t.Place == inspect.PlaceBody}
-		if isWhole(t.Place) {
-			x.root = &root{bytes: maxUnpacked} // its parts are counted by themselves
-		}
-		if len(t.Tree.Layers[0].Data) >= minRun && (t.Place != inspect.PlaceHeader || t.Name != "Cookie") {
+		if m.size >= minRun && !isWhole(t) {
 			m.Layers = x.layers(t.Tree)
 		}
 		if t.Place == inspect.PlaceHost {
@@ -170,19 +189,29 @@ func measure(c *inspect.Content, texts []inspect.Text) []Text {
 	return out
 }
 
-// isWhole reports a place whose parts are texts of their own.
-func isWhole(p inspect.Place) bool { return p == inspect.PlacePath || p == inspect.PlaceQuery }
+// isWhole reports a text whose parts are texts of their own.
+func isWhole(t *inspect.Text) bool {
+	return t.Place == inspect.PlacePath || t.Place == inspect.PlaceQuery || t.Place == inspect.PlaceHeader && t.Name == "Cookie"
+}
 
-// layers measures those layers of a text that have something of their own.
+// layers measures those layers of a text that have something of their own. In
+// all of them the same credentials stand, which count once.
 func (x *examiner) layers(tree *decode.Tree) []Measure {
 	var out []Measure
-	containers := containersOf(tree)
+	containers, escaped := containersOf(tree)
+	before, most := *x.root, *x.root
 	for i := range tree.Layers {
+		if escaped[i] && x.name != "" {
+			continue // a part of the head is judged as the server reads it
+		}
 		one := *x
+		one.root.slots, one.root.reasoned = before.slots, before.reasoned
 		if m, ok := one.layer(tree, i, containers[i]); ok {
 			out = append(out, m)
 		}
+		most.slots, most.reasoned = max(most.slots, x.root.slots), max(most.reasoned, x.root.reasoned)
 	}
+	x.root.slots, x.root.reasoned = most.slots, most.reasoned
 	return out
 }
 
@@ -191,7 +220,8 @@ func (x *examiner) layers(tree *decode.Tree) []Measure {
 func (x *examiner) labels(host []byte) Measure {
 	one := *x
 	var joined []byte
-	for _, label := range bytes.Split(host, []byte(".")) {
+	labels := bytes.Split(host, []byte("."))
+	for _, label := range labels[:max(0, len(labels)-2)] {
 		if n, _ := idAt(label, 0, new(found)); n < len(label) {
 			joined = append(joined, label...)
 		}
@@ -243,7 +273,7 @@ func (x *examiner) layer(tree *decode.Tree, i int, container bool) (Measure, boo
 	m.Size = len(m.data)
 	m.found = x.found
 	if m.entropy != nil {
-		m.Bits = m.entropy.corrected(8)
+		m.Bits = m.entropy.corrected(Binary)
 	}
 	return m, true
 }
@@ -254,15 +284,19 @@ func isContent(k decode.Kind) bool {
 	return k == decode.Part || k == decode.Member || k == decode.Coding
 }
 
-// containersOf returns the layers that such layers were decoded from.
-func containersOf(tree *decode.Tree) map[int]bool {
-	out := map[int]bool{}
+// containersOf returns the layers that such layers were decoded from, and
+// those that are escaped as in a URL.
+func containersOf(tree *decode.Tree) (containers, escaped map[int]bool) {
+	containers, escaped = map[int]bool{}, map[int]bool{}
 	for _, l := range tree.Layers {
-		if isContent(l.Kind) {
-			out[l.Parent] = true
+		switch {
+		case isContent(l.Kind):
+			containers[l.Parent] = true
+		case l.Kind == decode.Percent:
+			escaped[l.Parent] = true
 		}
 	}
-	return out
+	return containers, escaped
 }
 
 // uncovered returns the bytes of a layer that no content was decoded from. A

@@ -9,14 +9,16 @@ import (
 )
 
 const (
-	minRun     = 20 // shorter runs are words and short ids
-	mediumRun  = 32 // identifiers of APIs are shorter
-	minLine    = 40 // lines of encoded data are at least so long
-	minVisible = 64 // of base85, whose alphabet is that of code
+	minRun     = 20  // shorter runs are words and short ids
+	mediumRun  = 32  // identifiers of APIs are shorter
+	minNested  = 128 // in what was decoded from a run
+	minLine    = 40  // lines of encoded data are at least so long
+	minVisible = 64  // of base85, whose alphabet is that of code
 )
 
 // text looks for runs of encoded random data in text.
 func (x *examiner) text(data []byte) {
+	x.found.seen += len(data)
 	for at := 0; at < len(data); {
 		start, end := nextRun(data, at, inBase64, minRun)
 		if start < 0 {
@@ -59,15 +61,17 @@ func nextRun(data []byte, at int, class uint8, least int) (start, end int) {
 
 // run judges one run, and returns where to go on.
 func (x *examiner) run(data []byte, start, end int) int {
-	run := data[start:end]
-	if bytes.HasPrefix(run, []byte("eyJ")) {
+	if start > 0 && data[start-1] == '\\' && bytes.IndexByte([]byte("nrtbf/"), data[start]) >= 0 {
+		start++ // of an escape of JSON
+	}
+	if bytes.HasPrefix(data[start:], []byte("eyJ")) {
 		if n := webToken(data[start:]); n > 0 {
 			x.webToken(data[start : start+n])
 			return start + n
 		}
 	}
 	end += padding(data[end:])
-	run, end = joinLines(data, start, end)
+	run, end := joinLines(data, start, end)
 	if !mayBeRandom(run) {
 		return end
 	}
@@ -94,6 +98,9 @@ func padding(data []byte) int {
 func joinLines(data []byte, start, end int) (run []byte, at int) {
 	run, line := data[start:end], end-start
 	joined := false
+	if isID(run) {
+		return run, end
+	}
 	for line >= minLine {
 		gap := lineBreak(data[end:])
 		next := end + gap
@@ -102,7 +109,7 @@ func joinLines(data []byte, start, end int) (run []byte, at int) {
 			stop++
 		}
 		stop += padding(data[stop:])
-		if gap == 0 || stop == next || stop-next > line+4 || bytes.HasPrefix(data[next:], []byte("-----")) {
+		if gap == 0 || stop == next || stop-next > line+4 || !endsLine(data[stop:]) || bytes.HasPrefix(data[next:], []byte("-----")) {
 			break
 		}
 		if !joined {
@@ -125,6 +132,11 @@ func lineBreak(data []byte) int {
 	return 0
 }
 
+// endsLine reports whether a line, or the text it is in, ends here.
+func endsLine(rest []byte) bool {
+	return len(rest) == 0 || lineBreak(rest) > 0 || bytes.IndexByte([]byte("\"'`<)\\"), rest[0]) >= 0
+}
+
 // mayBeRandom reports whether any block of a run looks random.
 func mayBeRandom(run []byte) bool {
 	for block := range blocks(run, blockSize) {
@@ -141,11 +153,7 @@ func (x *examiner) part(data, part []byte, key string) {
 	if n < minRun || x.isSlot(data, part, key) {
 		return
 	}
-	opaque, decoded := x.decode(part)
-	if decoded {
-		n = min(n, opaque)
-	}
-	if n < minRun {
+	if n = min(n, x.decode(part, a)); n < minRun {
 		return
 	}
 	if n >= mediumRun {
@@ -156,7 +164,7 @@ func (x *examiner) part(data, part []byte, key string) {
 	if n > x.found.Run.Len {
 		var h histogram
 		h.add(bytes.TrimRight(part, "="))
-		x.found.Run = Run{Len: n, Alphabet: a, Entropy: h.corrected(a.Bits)}
+		x.found.Run = Run{Len: n, Alphabet: a, Entropy: h.corrected(a)}
 	}
 }
 
@@ -197,25 +205,26 @@ func blocks(data []byte, size int) func(yield func([]byte) bool) {
 }
 
 // decode looks into what a part decodes to, and returns how many of its
-// characters nothing explains. It takes the reading that explains most.
-func (x *examiner) decode(part []byte) (opaque int, decoded bool) {
-	opaque = len(part)
-	try := func(data []byte, err error) {
-		if err != nil || len(data) == 0 || opaque == 0 {
-			return
-		}
-		decoded = true
-		n := x.inside(data)
-		opaque = min(opaque, (n*len(part)+len(data)-1)/len(data))
+// characters nothing explains. Only the alphabet that the part is in counts:
+// as base64, hex decodes to something that is not random.
+func (x *examiner) decode(part []byte, a *Alphabet) int {
+	var data []byte
+	var err error
+	trimmed := bytes.TrimRight(part, "=")
+	switch a {
+	case Hex:
+		data, err = hex.AppendDecode(nil, trimmed[:len(trimmed)&^1])
+	case Base32:
+		data, err = base32.StdEncoding.WithPadding(base32.NoPadding).AppendDecode(nil, bytes.ToUpper(trimmed))
+	case Base64, letters:
+		data, err = fromBase64(trimmed)
+	default:
+		return len(part)
 	}
-	try(fromBase64(part))
-	if len(part)%2 == 0 && isAll(part, isDigit|isEdge|isHexLower|isHexUpper) {
-		try(hex.AppendDecode(nil, part))
+	if err != nil || len(data) == 0 {
+		return len(part)
 	}
-	if s := bytes.ToUpper(bytes.TrimRight(part, "=")); isAll(s, isDigit|isHexUpper|isUpper) {
-		try(base32.StdEncoding.WithPadding(base32.NoPadding).AppendDecode(nil, s))
-	}
-	return opaque, decoded
+	return (x.inside(data)*len(part) + len(data) - 1) / len(data)
 }
 
 // inside returns how many bytes of decoded data nothing explains.
@@ -225,11 +234,15 @@ func (x *examiner) inside(data []byte) int {
 		return len(data)
 	}
 	sub.examine(data)
-	x.found.Media = append(x.found.Media, sub.found.Media...)
-	if len(data) >= minRun && sub.found.Opaque == 0 && sub.found.medium+sub.found.short == 0 {
-		return 0
+	f := &sub.found
+	x.found.Media = append(x.found.Media, f.Media...)
+	x.found.hashes += f.hashes
+	x.found.uuids += f.uuids
+	n := f.Opaque
+	if pieces := f.short + f.medium; f.Run.Len >= minNested || f.scattered() > 0 || pieces*2 >= len(data) {
+		n += pieces
 	}
-	return min(len(data), sub.found.Opaque+sub.found.medium+sub.found.short)
+	return min(len(data), n)
 }
 
 // fromBase64 decodes either alphabet, with and without padding.
@@ -276,48 +289,55 @@ func (x *examiner) visibleRuns(data []byte) {
 		if n > x.found.Run.Len {
 			var h histogram
 			h.add(data[start:end])
-			x.found.Run = Run{Len: n, Alphabet: Base85, Entropy: h.corrected(Base85.Bits)}
+			x.found.Run = Run{Len: n, Alphabet: Base85, Entropy: h.corrected(Base85)}
 		}
 	}
 }
 
-// evenASCII reports whether a block has the punctuation of base85, a fifth of it,
-// and looks random.
+// evenASCII reports whether a block looks random and has the punctuation of
+// base85: a quarter of it, of many kinds and everywhere. Markup has much of a
+// few kinds, and code has words.
 func evenASCII(block []byte) bool {
 	var count [256]uint8
-	pairs, signs := 0, 0
-	for _, c := range block {
+	pairs, most := 0, uint8(0)
+	var letters letterCase
+	kinds, signs := 0, [4]int{}
+	for i, c := range block {
 		pairs += int(count[c])
 		count[c]++
+		letters.add(classOf[c])
 		if classOf[c]&(inBase64&^isSign) == 0 {
-			signs++
+			signs[i*4/len(block)]++
+			most = max(most, count[c])
+			if count[c] == 1 {
+				kinds++
+			}
 		}
 	}
-	return signs*8 > len(block) && random(pairs, len(block), Base85.size, 2)
+	all := signs[0] + signs[1] + signs[2] + signs[3]
+	everywhere := min(signs[0], signs[1], signs[2], signs[3])*40 > len(block)-40
+	return all*6 > len(block) && everywhere && kinds >= 11 && int(most)*5 < all && !letters.areWords() &&
+		random(pairs, len(block), Base85.size, sigmas)
 }
 
 // keyBefore returns the name that stands before a value: the key of JSON text,
 // also inside of a JSON string, and name=value of a form, a URL or a cookie.
 func keyBefore(data []byte, at int) string {
 	const most = 64
-	from := max(0, at-2*most)
-	before := data[from:at]
+	before := data[max(0, at-maxSlot):at]
+	before = before[bytes.LastIndexAny(before, "\"'=&?;, \t\r\n<>{}[]()")+1:]
+	before = data[max(0, at-maxSlot-most) : at-len(before)]
 	for _, scheme := range []string{"Bearer ", "bearer ", "Basic ", "token ", "Token "} {
 		before = bytes.TrimSuffix(before, []byte(scheme))
 	}
-	trimmed := bytes.TrimRight(before, `\"' `)
-	if len(trimmed) == 0 {
+	before = bytes.TrimRight(before, `\"' `)
+	if len(before) == 0 || before[len(before)-1] != ':' && before[len(before)-1] != '=' {
 		return ""
 	}
-	switch trimmed[len(trimmed)-1] {
-	case ':', '=':
-	default:
+	before = bytes.TrimRight(before[:len(before)-1], `\"' `)
+	name := before[bytes.LastIndexAny(before, "\"'&?;,{ \t\r\n/\\")+1:]
+	if len(name) > most {
 		return ""
 	}
-	trimmed = bytes.TrimRight(trimmed[:len(trimmed)-1], `\"' `)
-	i := bytes.LastIndexAny(trimmed, "\"'&?;,{ \t\r\n/\\")
-	if len(trimmed)-i-1 > most {
-		return ""
-	}
-	return strings.ToLower(string(trimmed[i+1:]))
+	return strings.ToLower(string(name))
 }

@@ -141,6 +141,12 @@ func idAt(run []byte, at int, f *found) (n int, counter *int) {
 	return 0, nil
 }
 
+// isID reports whether a run is an id and nothing else.
+func isID(run []byte) bool {
+	n, _ := idAt(run, 0, new(found))
+	return n == len(run) || isPaddedHash(run)
+}
+
 // isUUID reports whether s begins with a UUID of RFC 9562: its version is 1 to
 // 8, and its variant is that of the RFC.
 func isUUID(s []byte) bool {
