@@ -1,6 +1,9 @@
 package payload
 
-import "math"
+import (
+	"math"
+	"math/bits"
+)
 
 // Alphabet is a set of symbols that data is written in.
 type Alphabet struct {
@@ -79,90 +82,119 @@ var classOf = func() (t [256]uint8) {
 // before or behind random data hides it.
 const blockSize = 64
 
-// randomText reports in which alphabet a text of at most 255 characters of base64 may
-// have been drawn at random; nil is in none. A few characters may be of another one:
-// what stands before the data.
-func randomText(block []byte) *Alphabet {
-	var count [256]uint8
-	var class [256]uint8 // by class; only powers of two are used
-	var letters letterCase
-	pairs := 0
-	for _, c := range block {
-		pairs += int(count[c])
-		count[c]++
-		class[classOf[c]&inBase64]++
-		letters.add(classOf[c])
-	}
-	a := alphabetOf(&class, len(block))
-	if a == Hex { // the two cases of a letter are one symbol
-		for c := byte('a'); c <= 'f'; c++ {
-			pairs += int(count[c]) * int(count[c-'a'+'A'])
+// counts are how many characters of each class a block of at most blockSize
+// characters has, one byte a class, and where letters of each case stand.
+type counts struct {
+	n            int
+	classes      uint64
+	lower, upper uint64
+}
+
+// countOf adds one to the count of a character's class.
+var countOf, lowerBit, upperBit = func() (count, lower, upper [256]uint64) {
+	for b := range 256 {
+		if class := classOf[b] & inBase64; class != 0 {
+			count[b] = 1 << (8 * bits.TrailingZeros8(class))
+		}
+		if classOf[b]&(isHexLower|isLower) != 0 {
+			lower[b] = 1
+		}
+		if classOf[b]&(isHexUpper|isUpper) != 0 {
+			upper[b] = 1
 		}
 	}
-	digits := class[isDigit] + class[isEdge]
-	switch {
-	case a.size > 36 && letters.areWords():
-		return nil
-	case a == latin && !random(pairs, len(block), a.size, 0):
-		return nil
-	case len(block) < blockSize && a.size > 32 && digits == 0:
+	return count, lower, upper
+}()
+
+func count(block []byte) counts {
+	c := counts{n: len(block)}
+	for _, b := range block {
+		c.classes += countOf[b]
+		c.lower = c.lower<<1 | lowerBit[b]
+		c.upper = c.upper<<1 | upperBit[b]
+	}
+	return c
+}
+
+// of returns how many characters are of some classes. All together are at most
+// blockSize, so that their sum fits into a byte.
+func (c *counts) of(classes uint8) int {
+	return int(c.classes & bytesOf[classes] * ones >> 56)
+}
+
+// bytesOf has the bytes of some classes set.
+var bytesOf = func() (t [256]uint64) {
+	for classes := range t {
+		for i := range 8 {
+			if classes>>i&1 != 0 {
+				t[classes] |= 0xff << (8 * i)
+			}
+		}
+	}
+	return t
+}()
+
+// areWords reports whether letters that stand behind a letter have mostly its
+// case. Random letters change it at every other place, words at their
+// beginnings.
+func (c *counts) areWords() bool {
+	letters := c.lower | c.upper
+	same := bits.OnesCount64(c.lower&(c.lower<<1)) + bits.OnesCount64(c.upper&(c.upper<<1))
+	return same*4 > bits.OnesCount64(letters&(letters<<1))*3
+}
+
+// randomText reports in which alphabet a text of at most blockSize characters of
+// base64 may have been drawn at random; nil is in none. A few characters may be of
+// another one: what stands before the data.
+func randomText(block []byte) *Alphabet {
+	c := count(block)
+	a := c.alphabet()
+	short := len(block) < blockSize
+	if a.size > 36 && (c.areWords() || short && c.of(isDigit|isEdge) == 0) {
 		return nil // a name of several words may be as varied
-	case len(block) < blockSize && !random(pairs, len(block), a.size, 1.5):
-		return nil
-	case !random(pairs, len(block), a.size, sigmas):
+	}
+	var times [256]uint8
+	pairs := 0
+	for _, b := range block {
+		pairs += int(times[b])
+		times[b]++
+	}
+	if a == Hex { // the two cases of a letter are one symbol
+		for b := byte('a'); b <= 'f'; b++ {
+			pairs += int(times[b]) * int(times[b-'a'+'A'])
+		}
+	}
+	room := sigmas
+	switch {
+	case a == latin:
+		room = 0
+	case short:
+		room = 1.5
+	}
+	if !random(pairs, len(block), a.size, room) {
 		return nil
 	}
 	return a
 }
 
-// letterCase counts letters that stand behind a letter, and those of them that
-// have its case. Random letters change case at every other place, words do so
-// at their beginnings.
-type letterCase struct {
-	before      uint8
-	pairs, same int
-}
-
-func (l *letterCase) add(class uint8) {
-	const lower, upper = isHexLower | isLower, isHexUpper | isUpper
-	switch {
-	case class&(lower|upper) == 0 || l.before&(lower|upper) == 0:
-	case class&lower != 0 == (l.before&lower != 0):
-		l.same++
-		fallthrough
-	default:
-		l.pairs++
-	}
-	l.before = class
-}
-
-func (l *letterCase) areWords() bool { return l.same*4 > l.pairs*3 }
-
-// alphabetOf returns the smallest alphabet that has all but a twelfth of n
+// alphabet returns the smallest alphabet that has all but a twelfth of the
 // characters.
-func alphabetOf(class *[256]uint8, n int) *Alphabet {
-	of := func(classes ...int) bool {
-		in := 0
-		for _, c := range classes {
-			in += int(class[c])
-		}
-		return n-in <= n/12
-	}
-	digits := class[isDigit] + class[isEdge]
-	lower := of(isDigit, isEdge, isHexLower, isLower)
-	upper := of(isDigit, isEdge, isHexUpper, isUpper)
+func (c *counts) alphabet() *Alphabet {
+	const digits = isDigit | isEdge
+	most := func(classes uint8) bool { return c.n-c.of(classes) <= c.n/12 }
+	oneCase := most(digits|isHexLower|isLower) || most(digits|isHexUpper|isUpper)
 	switch {
-	case of(isDigit, isEdge):
+	case most(digits):
 		return Decimal
-	case of(isDigit, isEdge, isHexLower, isHexUpper):
+	case most(digits | isHexLower | isHexUpper):
 		return Hex
-	case (lower || upper) && digits == 0:
+	case oneCase && c.of(digits) == 0:
 		return latin
-	case (lower || upper) && class[isEdge] == 0:
+	case oneCase && c.of(isEdge) == 0:
 		return Base32
-	case lower || upper:
+	case oneCase:
 		return Base36
-	case digits == 0 && class[isSign] == 0:
+	case c.of(digits|isSign) == 0:
 		return letters
 	}
 	return Base64

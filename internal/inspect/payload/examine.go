@@ -1,5 +1,7 @@
 package payload
 
+import "unicode/utf8"
+
 // The bounds of looking into data.
 const (
 	maxDepth    = 4        // containers in one another
@@ -106,7 +108,9 @@ func (x *examiner) unknown(data []byte) {
 		return
 	}
 	x.text(data)
-	x.symbols(data)
+	if utf8.Valid(data) {
+		x.symbols(data)
+	}
 	before := 0
 	for block := range blocks(data, chunk) {
 		if n := min(len(block), len(data)-before); n > 0 && randomBytes(block) {

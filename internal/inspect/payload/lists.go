@@ -45,11 +45,7 @@ func (x *examiner) byteList(list []byte) {
 		return
 	}
 	x.found.medium += len(list)
-	if len(list) > x.found.Run.Len {
-		var h histogram
-		h.add(values)
-		x.found.Run = Run{Len: len(list), Alphabet: Binary, Entropy: h.corrected(Binary)}
-	}
+	x.longest(len(list), Binary, values)
 }
 
 // readBytes reads numbers that stand by themselves: as hex when they have two

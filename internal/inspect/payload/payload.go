@@ -76,17 +76,22 @@ func (m *Measure) Sniff() string {
 	return typ
 }
 
-// MostEntropy returns a bound that Entropy cannot be above, without counting.
+// MostEntropy returns a bound that Entropy cannot be above. For text it is
+// found without counting everything.
 func (m *Measure) MostEntropy() float64 {
+	symbols := 256.0
 	if m.IsText && isASCII(m.data) {
-		return printableBits
+		symbols = 101 // 95 and the six control characters that isText accepts
 	}
-	return 8
+	most := math.Log2(symbols)
+	for _, c := range []string{" ", `"`, "e"} {
+		f := float64(bytes.Count(m.data, []byte(c))) / float64(max(1, len(m.data)))
+		if 0 < f && f < 1 {
+			most = min(most, -f*math.Log2(f)-(1-f)*math.Log2((1-f)/(symbols-1)))
+		}
+	}
+	return most
 }
-
-// printableBits is the entropy of ASCII text that uses all of it evenly, its
-// 95 characters and the six control characters that isText accepts.
-var printableBits = math.Log2(101)
 
 // Scattered returns how many characters of the layer are random data in many
 // small pieces; 0 when they are few in it.
@@ -101,7 +106,7 @@ func (f *found) scattered() int {
 		medium += f.uuids
 	}
 	switch all := f.short + medium; {
-	case medium >= 512 && medium >= f.seen/4, medium >= 8<<10:
+	case medium >= 512 && medium >= f.seen/4, medium >= max(8<<10, f.seen/64):
 		return medium
 	case all >= 2<<10 && all >= f.seen*2/5:
 		return all

@@ -5,6 +5,7 @@ import (
 	"encoding/base32"
 	"encoding/base64"
 	"encoding/hex"
+	"math/bits"
 	"strings"
 )
 
@@ -72,7 +73,11 @@ func (x *examiner) run(data []byte, start, end int) int {
 	}
 	end += padding(data[end:])
 	run, end := joinLines(data, start, end)
-	if !mayBeRandom(run) {
+	switch {
+	case !mayBeRandom(run):
+		return end
+	case isNamedHash(data[:start], run):
+		x.found.hashes += len(run)
 		return end
 	}
 	key := keyBefore(data, start)
@@ -98,7 +103,7 @@ func padding(data []byte) int {
 func joinLines(data []byte, start, end int) (run []byte, at int) {
 	run, line := data[start:end], end-start
 	joined := false
-	if isID(run) {
+	if line < minLine || lineBreak(data[end:]) == 0 || isID(run) {
 		return run, end
 	}
 	for line >= minLine {
@@ -161,11 +166,7 @@ func (x *examiner) part(data, part []byte, key string) {
 	} else {
 		x.found.short += n
 	}
-	if n > x.found.Run.Len {
-		var h histogram
-		h.add(bytes.TrimRight(part, "="))
-		x.found.Run = Run{Len: n, Alphabet: a, Entropy: h.corrected(a)}
-	}
+	x.longest(n, a, bytes.TrimRight(part, "="))
 }
 
 // randomExtent counts the characters of a part that stand in random blocks,
@@ -274,22 +275,54 @@ func (x *examiner) visibleRuns(data []byte) {
 		if start < 0 {
 			return
 		}
-		at = end
 		n := 0
-		for block := range blocks(data[start:end], 2*blockSize) {
-			if evenASCII(block) {
-				n += len(block)
+		for at = start; at < end; {
+			size := quoted(data[at:end])
+			if size >= minVisible {
+				n += evenExtent(data[at : at+size])
 			}
+			at += size
 		}
-		n = min(n, end-start)
-		if n == 0 || x.isSlot(data, data[start:end], keyBefore(data, start)) {
-			continue
+		if n > 0 && !x.isSlot(data, data[start:end], keyBefore(data, start)) {
+			x.found.medium += n
+			x.longest(n, Base85, data[start:end])
 		}
-		x.found.medium += n
-		if n > x.found.Run.Len {
-			var h histogram
-			h.add(data[start:end])
-			x.found.Run = Run{Len: n, Alphabet: Base85, Entropy: h.corrected(Base85)}
+	}
+}
+
+// evenExtent counts the characters of blocks that look like base85.
+func evenExtent(run []byte) int {
+	n := 0
+	for block := range blocks(run, 2*blockSize) {
+		if evenASCII(block) {
+			n += len(block)
+		}
+	}
+	return min(n, len(run))
+}
+
+// longest remembers a run of n characters if it is the longest.
+func (x *examiner) longest(n int, a *Alphabet, symbols []byte) {
+	if n <= x.found.Run.Len {
+		return
+	}
+	var h histogram
+	h.add(symbols)
+	x.found.Run = Run{Len: n, Alphabet: a, Entropy: h.corrected(a)}
+}
+
+// quoted returns the length of a run up to a quote that begins or ends a
+// string, as those beside the punctuation of JSON and of code do.
+func quoted(run []byte) int {
+	const beside = ":,{}[]()="
+	for at := 0; ; at++ {
+		i := bytes.IndexByte(run[at:], '"')
+		if i < 0 {
+			return len(run)
+		}
+		at += i
+		if at > 0 && strings.IndexByte(beside, run[at-1]) >= 0 || at+1 < len(run) && strings.IndexByte(beside, run[at+1]) >= 0 {
+			return at + 1
 		}
 	}
 }
@@ -298,26 +331,39 @@ func (x *examiner) visibleRuns(data []byte) {
 // base85: a quarter of it, of many kinds and everywhere. Markup has much of a
 // few kinds, and code has words.
 func evenASCII(block []byte) bool {
-	var count [256]uint8
-	pairs, most := 0, uint8(0)
-	var letters letterCase
-	kinds, signs := 0, [4]int{}
-	for i, c := range block {
-		pairs += int(count[c])
-		count[c]++
-		letters.add(classOf[c])
-		if classOf[c]&(inBase64&^isSign) == 0 {
-			signs[i*4/len(block)]++
-			most = max(most, count[c])
-			if count[c] == 1 {
-				kinds++
+	var kinds [2]uint64
+	least, all := len(block), 0
+	for quarter := range blocks(block, max(1, len(block)/4)) {
+		signs := 0
+		for _, c := range quarter {
+			if classOf[c]&(inBase64&^isSign) == 0 {
+				signs++
+				kinds[c>>6&1] |= 1 << (c & 63)
 			}
 		}
+		least, all = min(least, signs), all+signs
+		if least*40 <= len(block)-40 {
+			return false
+		}
 	}
-	all := signs[0] + signs[1] + signs[2] + signs[3]
-	everywhere := min(signs[0], signs[1], signs[2], signs[3])*40 > len(block)-40
-	return all*6 > len(block) && everywhere && kinds >= 11 && int(most)*5 < all && !letters.areWords() &&
-		random(pairs, len(block), Base85.size, sigmas)
+	if all*6 <= len(block) || bits.OnesCount64(kinds[0])+bits.OnesCount64(kinds[1]) < 11 {
+		return false
+	}
+	var times [256]uint8
+	pairs, most := 0, uint8(0)
+	for _, c := range block {
+		pairs += int(times[c])
+		times[c]++
+		if classOf[c]&(inBase64&^isSign) == 0 {
+			most = max(most, times[c])
+		}
+	}
+	for part := range blocks(block, blockSize) {
+		if c := count(part); c.areWords() {
+			return false
+		}
+	}
+	return int(most)*5 < all && random(pairs, len(block), Base85.size, sigmas)
 }
 
 // keyBefore returns the name that stands before a value: the key of JSON text,

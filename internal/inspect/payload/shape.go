@@ -147,6 +147,18 @@ func isID(run []byte) bool {
 	return n == len(run) || isPaddedHash(run)
 }
 
+// isNamedHash reports a hash in base64 without padding behind the name of its
+// algorithm: sha256=…, as in the records of Python's packages.
+func isNamedHash(before, run []byte) bool {
+	for name, n := range map[string]int{"sha1": 27, "sha256": 43, "sha384": 64, "sha512": 86} {
+		if len(run) == n && len(before) > len(name) && bytes.IndexByte([]byte("=:-"), before[len(before)-1]) >= 0 &&
+			bytes.HasSuffix(before[:len(before)-1], []byte(name)) {
+			return true
+		}
+	}
+	return false
+}
+
 // isUUID reports whether s begins with a UUID of RFC 9562: its version is 1 to
 // 8, and its variant is that of the RFC.
 func isUUID(s []byte) bool {
@@ -239,10 +251,13 @@ func (x *examiner) webToken(token []byte) {
 	}
 }
 
+// maxKey bounds certificates and public keys, in bytes.
+const maxKey = 16 << 10
+
 // publicKey reports a certificate, a public key, or the public key of SSH
 // (RFC 4253 section 6.6).
 func publicKey(data []byte) bool {
-	if len(data) > 8<<10 {
+	if len(data) > maxKey {
 		return false
 	}
 	if len(data) > 0 && data[0] == 0x30 {
@@ -255,7 +270,39 @@ func publicKey(data []byte) bool {
 		_, err := x509.ParsePKIXPublicKey(data)
 		return err == nil
 	}
-	return sshKey(data)
+	return sshKey(data) || pgpPublic(data)
+}
+
+// pgpPublic reports packets of OpenPGP (RFC 9580 section 4) of which each is a
+// signature, a public key or a user's name.
+func pgpPublic(data []byte) bool {
+	packets := 0
+	for len(data) > 1 {
+		tag, head, size := 0, 0, 0
+		switch first := data[0]; {
+		case first&0xc0 == 0xc0 && data[1] < 192:
+			tag, head, size = int(first&0x3f), 2, int(data[1])
+		case first&0xc0 == 0xc0 && len(data) > 2 && data[1] < 224:
+			tag, head, size = int(first&0x3f), 3, int(data[1]-192)<<8+int(data[2])+192
+		case first&0xc3 == 0x80:
+			tag, head, size = int(first>>2&15), 2, int(data[1])
+		case first&0xc3 == 0x81 && len(data) > 2:
+			tag, head, size = int(first>>2&15), 3, int(data[1])<<8|int(data[2])
+		default:
+			return false
+		}
+		switch tag {
+		case 2, 6, 13, 14:
+		default:
+			return false
+		}
+		if size > len(data)-head || size > 4<<10 || tag != 13 && data[head] != 4 && data[head] != 6 {
+			return false
+		}
+		data = data[head+size:]
+		packets++
+	}
+	return packets > 0 && len(data) == 0
 }
 
 func sshKey(data []byte) bool {

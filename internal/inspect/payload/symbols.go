@@ -12,7 +12,8 @@ const (
 
 // symbols looks for data in characters outside of ASCII, as base2048 and
 // base32768 write it. The most frequent characters of any language are a large
-// part of its text, while those of an encoding are all as frequent. Characters
+// part of its text, while those of an encoding are all as frequent. In a table of
+// characters they are too, but there each is near the one before it. Characters
 // below U+0100 are bytes, and are judged as those.
 func (x *examiner) symbols(data []byte) {
 	if isASCII(data) {
@@ -23,19 +24,23 @@ func (x *examiner) symbols(data []byte) {
 		return
 	}
 	var count [buckets]uint16
-	n, pairs := 0, 0
-	for i := 0; i < len(data); {
+	n, pairs, near := 0, 0, 0
+	for i, before := 0, rune(0); i < len(data); {
 		r, size := utf8.DecodeRune(data[i:])
 		i += size
 		if r < 0x100 || size == 1 {
 			continue
 		}
+		if d := r - before; -32 <= d && d <= 32 {
+			near++
+		}
+		before = r
 		b := uint32(r) * 2654435761 >> 20
 		pairs += int(count[b])
 		count[b] = min(count[b]+1, 1<<15)
 		n++
 	}
-	if n >= minSymbols && float64(pairs) < float64(n)*float64(n-1)/2*0.0012 {
+	if n >= minSymbols && near*3 < n && float64(pairs) < float64(n)*float64(n-1)/2*0.0012 {
 		x.symbolic(3*n, data)
 	}
 }
