@@ -154,10 +154,16 @@ func randomText(block []byte) *Alphabet {
 		return nil // a name of several words may be as varied
 	}
 	var times [256]uint8
-	pairs := 0
+	pairs, n := 0, len(block)
 	for _, b := range block {
 		pairs += int(times[b])
 		times[b]++
+	}
+	if a.size <= 36 { // signs only group its symbols
+		for _, sign := range []byte("+/-_") {
+			pairs -= int(times[sign]) * (int(times[sign]) - 1) / 2
+		}
+		n -= c.of(isSign)
 	}
 	if a == Hex { // the two cases of a letter are one symbol
 		for b := byte('a'); b <= 'f'; b++ {
@@ -171,18 +177,21 @@ func randomText(block []byte) *Alphabet {
 	case short:
 		room = 1.5
 	}
-	if !random(pairs, len(block), a.size, room) {
+	if !random(pairs, n, a.size, room) {
 		return nil
 	}
 	return a
 }
 
 // alphabet returns the smallest alphabet that has all but a twelfth of the
-// characters.
+// characters. Signs may group the symbols of one that has none, when there are
+// more digits than words have.
 func (c *counts) alphabet() *Alphabet {
 	const digits = isDigit | isEdge
-	most := func(classes uint8) bool { return c.n-c.of(classes) <= c.n/12 }
-	oneCase := most(digits|isHexLower|isLower) || most(digits|isHexUpper|isUpper)
+	n := c.n - c.of(isSign)
+	most := func(classes uint8) bool { return n-c.of(classes) <= n/12 }
+	grouped := c.of(isSign) > c.n/12
+	oneCase := (most(digits|isHexLower|isLower) || most(digits|isHexUpper|isUpper)) && (!grouped || c.of(digits)*10 > n)
 	switch {
 	case most(digits):
 		return Decimal

@@ -145,6 +145,9 @@ func untar(x *examiner, data []byte) (int, bool) {
 			return len(data), err == io.EOF && at > 0
 		}
 		from := len(data) - r.Len()
+		if from < at {
+			return 0, false // a sparse file, which is smaller than it says
+		}
 		between = append(between, data[at:from]...)
 		at = from
 		if h.Typeflag != tar.TypeReg || h.Size > int64(r.Len()) {

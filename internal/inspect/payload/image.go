@@ -203,6 +203,8 @@ func riff(names ...string) func(*examiner, []byte) (int, bool) {
 				if n > maxMetadata {
 					x.unknown(body)
 				}
+			case name == "VP8 " && !vp8(body), name == "VP8L" && (n < 5 || body[0] != 0x2f):
+				return 0, false
 			default:
 				found = true
 			}
@@ -210,6 +212,16 @@ func riff(names ...string) func(*examiner, []byte) (int, bool) {
 		}
 		return end, found && at >= end
 	}
+}
+
+// vp8 reports a key frame of RFC 6386, section 9.1, whose first partition is
+// inside of it.
+func vp8(frame []byte) bool {
+	if len(frame) < 10 || frame[0]&1 != 0 || !bytes.Equal(frame[3:6], []byte("\x9d\x01\x2a")) {
+		return false
+	}
+	first := (int(frame[0]) | int(frame[1])<<8 | int(frame[2])<<16) >> 5
+	return first <= len(frame)-10 && binary.LittleEndian.Uint16(frame[6:])&0x3fff > 0 && binary.LittleEndian.Uint16(frame[8:])&0x3fff > 0
 }
 
 // bmp compares the header with the size of the pixels.
@@ -244,38 +256,69 @@ func boxesOf(brands ...string) func([]byte) bool {
 }
 
 // boxes walks over the boxes of the top level, one of which has to describe
-// the data.
-func boxes(index string) func(*examiner, []byte) (int, bool) {
+// the data in boxes of its own.
+func boxes(index string, head int, needed ...string) func(*examiner, []byte) (int, bool) {
 	return func(x *examiner, data []byte) (int, bool) {
-		at, indexed := 0, false
+		at, indexed, filled := 0, false, false
 		for len(data)-at >= 8 {
-			n, head := int(binary.BigEndian.Uint32(data[at:])), 8
-			name := string(data[at+4 : at+8])
-			switch {
-			case n == 0:
-				n = len(data) - at
-			case n == 1 && len(data)-at >= 16:
-				big := binary.BigEndian.Uint64(data[at+8:])
-				if big > uint64(len(data)) {
-					return 0, false
-				}
-				n, head = int(big), 16
-			}
-			if n < head || n > len(data)-at {
-				return at, indexed && at > 0 && !printable4(name)
+			name, body, n, ok := box(data[at:])
+			if !ok {
+				return at, indexed && filled
 			}
 			switch name {
-			case "ftyp", "mdat", "moof", "sidx", "mfra", "styp", "iinf", "iloc", "idat":
+			case "mdat", "idat":
+				filled = true
+			case "ftyp", "moof", "sidx", "mfra", "styp", "iinf", "iloc":
 			case index:
-				indexed = n > head+8
-			case "meta", "moov":
+				if len(body) < head || len(body) > maxMetadata*16 || !hasBoxes(body[head:], needed) {
+					return 0, false
+				}
+				indexed = true
 			default:
-				x.unknown(data[at+head : at+n])
+				x.unknown(body)
 			}
 			at += n
 		}
-		return at, indexed
+		return at, indexed && filled
 	}
+}
+
+// box returns the box that data begins with, and its whole length.
+func box(data []byte) (name string, body []byte, n int, ok bool) {
+	if len(data) < 8 {
+		return "", nil, 0, false
+	}
+	size, head := uint64(binary.BigEndian.Uint32(data)), 8
+	switch {
+	case size == 0:
+		size = uint64(len(data))
+	case size == 1 && len(data) >= 16:
+		size, head = binary.BigEndian.Uint64(data[8:]), 16
+	}
+	if size < uint64(head) || size > uint64(len(data)) || !printable4(string(data[4:8])) {
+		return "", nil, 0, false
+	}
+	return string(data[4:8]), data[head:size], int(size), true
+}
+
+// hasBoxes reports whether data is boxes and nothing else, with those needed
+// among them.
+func hasBoxes(data []byte, needed []string) bool {
+	found := make(map[string]bool)
+	for len(data) > 0 {
+		name, _, n, ok := box(data)
+		if !ok {
+			return false
+		}
+		found[name] = true
+		data = data[n:]
+	}
+	for _, n := range needed {
+		if !found[n] {
+			return false
+		}
+	}
+	return true
 }
 
 func printable4(s string) bool {

@@ -37,7 +37,7 @@ func (x *examiner) byteLists(data []byte) {
 
 func (x *examiner) byteList(list []byte) {
 	values := readBytes(list)
-	if len(values) < minList {
+	if len(values) < minList || isTable(values) {
 		return
 	}
 	n := x.inside(values)
@@ -46,6 +46,22 @@ func (x *examiner) byteList(list []byte) {
 	}
 	x.found.medium += len(list)
 	x.longest(len(list), Binary, values)
+}
+
+// isTable reports values that mostly follow one another, as in 0, 1, 2, 3, and
+// short lists that hold each value once, as the tables of ciphers do.
+func isTable(values []byte) bool {
+	var times [256]int
+	near, pairs := 0, 0
+	for i, v := range values {
+		pairs += times[v]
+		times[v]++
+		if i > 0 && -2 <= int(v)-int(values[i-1]) && int(v)-int(values[i-1]) <= 2 {
+			near++
+		}
+	}
+	n := len(values)
+	return near*3 > n || n <= 2*256 && pairs < n*(n-1)/2/256/2
 }
 
 // readBytes reads numbers that stand by themselves: as hex when they have two
