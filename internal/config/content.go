@@ -54,12 +54,15 @@ type Entropy struct {
 	Enabled            bool
 	Threshold          float64 // bits a byte
 	MinBodyBytes       int
-	Action             string // block or flag
+	Action             string // block, flag or observe
 	ExemptContentTypes []string
 	CheckURLParams     bool
 	CheckURLPath       bool
 	URLThreshold       float64
 	URLMinValueBytes   int
+
+	HostExemptContentTypes map[hostname.Name][]string // further ones for a host and those under it
+	HostURLParamAllowlist  map[hostname.Name][]string // parameters that are not measured, likewise; "*" is the whole URL
 }
 
 // ContentType is the section content_type.
@@ -68,7 +71,7 @@ type ContentType struct {
 	EntropyCeiling float64 // bits a byte
 	DetectBase64   bool
 	Base64MinLen   int
-	Action         string // block or flag
+	Action         string // block, flag or observe
 }
 
 // InspectorRef is one line of the section inspectors. Its config is checked
@@ -108,6 +111,30 @@ var entropyKeys = []key[Entropy]{
 	boolKey("check_url_path", "true", "Measure path segments.", func(e *Entropy) *bool { return &e.CheckURLPath }),
 	floatKey("url_threshold", "5.5", "Bits a byte from which on a part of a URL is refused.", 0, 8, func(e *Entropy) *float64 { return &e.URLThreshold }),
 	intKey("url_min_value_bytes", "64", "Shorter parts of a URL are not measured.", 0, 1<<20, func(e *Entropy) *int { return &e.URLMinValueBytes }),
+	hostTextsKey("host_exempt_content_types", "Beginnings of further content types that are not measured, for a host and those under it.", func(e *Entropy) *map[hostname.Name][]string { return &e.HostExemptContentTypes }),
+	hostTextsKey("host_url_param_allowlist", `Query parameters that are not measured, for a host and those under it, in place of the built-in ones of that host; ["*"] is its whole URLs.`, func(e *Entropy) *map[hostname.Name][]string { return &e.HostURLParamAllowlist }),
+}
+
+// hostTextsKey is a map of host to list of text.
+func hostTextsKey(name, doc string, at func(*Entropy) *map[hostname.Name][]string) key[Entropy] {
+	return key[Entropy]{name: name, typ: "map of host to list of text", def: "{}", doc: doc, read: func(d *decoder, v value, e *Entropy) {
+		out := make(map[hostname.Name][]string)
+		d.table(v, func(k, v value) {
+			var e rawEntry
+			before := len(d.errs)
+			readHost(d, k, &e)
+			if e.Exact || len(e.Ports) > 0 {
+				d.fail(k, "it is more than a name", "write the host alone; it stands for what is under it too")
+			}
+			if texts := list(d, v, d.text); len(d.errs) == before {
+				out[e.Host] = texts
+			}
+		})
+		*at(e) = nil
+		if len(out) > 0 {
+			*at(e) = out
+		}
+	}}
 }
 
 var contentTypeKeys = []key[ContentType]{
@@ -170,21 +197,6 @@ func switchable[S any](name, doc string, keys []key[S], at func(*Config) *S, ena
 			fields(d, v, keys, at(c))
 		}
 	}}
-}
-
-// unenforced is a section of a part that this version does not have: it is
-// read and checked in full, and a file that asks for it is put on record.
-// What is false, empty or enabled: false asks for nothing.
-func unenforced[S any](name, doc string, keys []key[S], at func(*Config) *S, enabled func(*Config) *bool) key[Config] {
-	k := switchable(name, doc, keys, at, enabled)
-	read := k.read
-	k.read = func(d *decoder, v value, c *Config) {
-		read(d, v, c)
-		if len(v.n.Content) > 0 && *enabled(c) {
-			c.Unenforced = append(c.Unenforced, d.keyOf(v))
-		}
-	}
-	return k
 }
 
 func readAllowTo(d *decoder, v value, s *Secrets) {

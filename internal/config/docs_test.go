@@ -111,8 +111,8 @@ budget:
 	"secrets": ` The patterns, and what is looked through, are in [its README](../internal/inspect/secrets/README.md). A pattern by
 ` + "`env`" + ` is the value of that variable where the gateway runs: [it is looked for](../internal/inspect/known/README.md) in every form and in pieces.`,
 	"secret_injection": unenforcedNote,
-	"entropy":          unenforcedNote,
-	"content_type":     unenforcedNote,
+	"entropy":          ` False switches it off. What it finds and what it cannot is in internal/inspect/entropy/README.md.`,
+	"content_type":     ` False switches it off. What it finds and what it cannot is in internal/inspect/contenttype/README.md.`,
 	"inspectors":       unenforcedNote,
 	"observe": ` [Policy](policy.md) says how a policy is tried out with it.
 

@@ -9,7 +9,9 @@ import (
 	"github.com/agentcage/agentcage/internal/hostname"
 	"github.com/agentcage/agentcage/internal/inspect"
 	"github.com/agentcage/agentcage/internal/inspect/budget"
+	"github.com/agentcage/agentcage/internal/inspect/contenttype"
 	"github.com/agentcage/agentcage/internal/inspect/domain"
+	"github.com/agentcage/agentcage/internal/inspect/entropy"
 	"github.com/agentcage/agentcage/internal/inspect/known"
 	"github.com/agentcage/agentcage/internal/inspect/ratelimit"
 	"github.com/agentcage/agentcage/internal/inspect/secrets"
@@ -43,6 +45,12 @@ func contents(c *config.Config, s *state, to func(hostname.Name) hostname.Name) 
 			return nil, err
 		}
 		out = append(out, in)
+	}
+	if c.Entropy.Enabled {
+		out = append(out, entropy.New(c.Entropy))
+	}
+	if c.ContentType.Enabled {
+		out = append(out, contenttype.New(c.ContentType))
 	}
 	out = append(out, known.New(&s.values, to))
 	if c.Budget.Enabled {

@@ -50,6 +50,21 @@ type Content struct {
 	texts   []Text
 	textErr error
 	decoded bool
+	memo    map[any]any
+}
+
+// Memo returns what make returned at the first call with a key, so that
+// inspectors who need the same measure of the content take it once.
+func (c *Content) Memo(key any, make func() any) any {
+	if v, ok := c.memo[key]; ok {
+		return v
+	}
+	v := make()
+	if c.memo == nil {
+		c.memo = map[any]any{}
+	}
+	c.memo[key] = v
+	return v
 }
 
 // Place says where in a message a text stood.

@@ -331,8 +331,8 @@ func TestDemo(t *testing.T) {
 // make does not run (B14).
 func TestUnenforced(t *testing.T) {
 	b := newBench(t)
-	b.write("cage.yaml", "name: x\nentropy:\n  enabled: true\n")
-	b.caged("true").fails(t, 2, "cage.yaml:2:", "entropy")
+	b.write("cage.yaml", "name: x\nsecret_injection: [{env: KEY, placeholder: \"{{KEY}}\"}]\n")
+	b.caged("true").fails(t, 2, "cage.yaml:2:", "secret_injection")
 	b.write("cage.yaml", "name: x\nisolation: container\ncontainer: {image: x}\n")
 	b.caged("true").fails(t, 2, "error: cannot run with isolation", "hint: ")
 }

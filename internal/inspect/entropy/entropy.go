@@ -1,0 +1,237 @@
+// Package entropy refuses what looks encrypted or compressed.
+package entropy
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+
+	"github.com/agentcage/agentcage/internal/config"
+	"github.com/agentcage/agentcage/internal/inspect"
+	"github.com/agentcage/agentcage/internal/inspect/payload"
+)
+
+const (
+	// dilution is how much of a body may look random in it as long as it
+	// is less than a quarter: programs have keys and pictures in them.
+	dilution = 64 << 10
+	// minHost is how long random data in a host name is, in characters;
+	// names of clusters and accounts have 32.
+	minHost = 40
+	// urlBits is the alphabet that url_threshold is meant for: base64.
+	urlBits = 6
+)
+
+// Inspector blocks, or flags, requests and messages that carry data which
+// looks encrypted or compressed and which nothing explains. It is immutable
+// and safe for concurrent use.
+type Inspector struct {
+	cfg    config.Entropy
+	params params
+}
+
+var _ inspect.ContentInspector = (*Inspector)(nil)
+
+// New returns an inspector; a zero cfg measures everything and finds all of
+// it too random.
+func New(cfg config.Entropy) *Inspector {
+	return &Inspector{cfg: cfg, params: newParams(cfg.HostURLParamAllowlist)}
+}
+
+// Name returns "entropy".
+func (in *Inspector) Name() string { return "entropy" }
+
+// InspectContent looks at what goes to a server: all parts of the URL, header
+// lines, cookies, and bodies and messages in everything they decode to.
+func (in *Inspector) InspectContent(ctx context.Context, c *inspect.Content) inspect.Result {
+	if c.Direction == inspect.ToClient {
+		return inspect.Done()
+	}
+	texts, err := payload.Of(ctx, c)
+	if err != nil {
+		return inspect.Done(in.finding("cannot measure: " + err.Error()))
+	}
+	var out []inspect.Finding
+	pieces := make(map[string]payload.Pieces)
+	for i := range texts {
+		reason, whole := in.text(c, &texts[i])
+		if reason != "" {
+			out = append(out, in.finding(reason))
+		} else if whole != "" {
+			sum := pieces[whole]
+			sum.Add(texts[i].Pieces())
+			pieces[whole] = sum
+		}
+	}
+	for _, whole := range []string{"URL path", "URL query", "headers"} {
+		if p := pieces[whole]; p.TooMany() {
+			out = append(out, in.finding(fmt.Sprintf("high entropy %s: %d characters in pieces", whole, p.Len())))
+		}
+	}
+	return inspect.Done(out...)
+}
+
+func (in *Inspector) finding(reason string) inspect.Finding {
+	f := inspect.Finding{Reason: reason, Severity: inspect.Error}
+	switch in.cfg.Action {
+	case "flag":
+		f.Action = inspect.Flagged
+	case "observe":
+		f.Mode = inspect.Observed
+	}
+	return f
+}
+
+// text returns what is wrong with one text, "" for nothing, and what it is a
+// piece of.
+func (in *Inspector) text(c *inspect.Content, t *payload.Text) (wrong, whole string) {
+	what := ""
+	switch t.Place {
+	case inspect.PlaceBody:
+		return in.body(c, t), ""
+	case inspect.PlaceMethod:
+		what = "method"
+	case inspect.PlaceHost:
+		what = "host label"
+	case inspect.PlaceHeaderName:
+		what, whole = "header name", "headers"
+	case inspect.PlaceHeader:
+		what, whole = "header "+quote(t.Name), "headers"
+	case inspect.PlaceCookie:
+		what, whole = "cookie "+quote(t.Name), "headers"
+	default:
+		what, whole = in.urlPart(c, t)
+	}
+	if what == "" {
+		return "", ""
+	}
+	if e, threshold, ok := in.short(t); ok {
+		return reason(what, e, threshold), ""
+	}
+	return "", whole
+}
+
+// urlPart names a part of the URL and what it is a piece of, "" for one that
+// is not to be looked at.
+func (in *Inspector) urlPart(c *inspect.Content, t *payload.Text) (what, whole string) {
+	off := in.params.all(c.Request.Host)
+	if t.Place == inspect.PlaceSegment && !off && in.cfg.CheckURLPath {
+		return "URL path segment", "URL path"
+	}
+	if off || !in.cfg.CheckURLParams || in.params.allows(c.Request.Host, t.Name) && t.Size() <= maxSigned {
+		return "", ""
+	}
+	switch t.Place {
+	case inspect.PlaceQueryName:
+		return "URL param name", "URL query"
+	case inspect.PlaceQueryValue:
+		return "URL param " + quote(t.Name), "URL query"
+	}
+	return "", ""
+}
+
+func quote(s string) string { return "'" + payload.Clip(s) + "'" }
+
+func reason(what string, e, threshold float64) string {
+	return fmt.Sprintf("high entropy %s: %.2f (threshold %s)", what, e, decimal(threshold))
+}
+
+// decimal writes a threshold with one digit behind the point at least, and two
+// at most.
+func decimal(f float64) string {
+	s := strconv.FormatFloat(math.Round(f*100)/100, 'f', -1, 64)
+	if !strings.Contains(s, ".") {
+		s += ".0"
+	}
+	return s
+}
+
+// short judges a text of the head.
+func (in *Inspector) short(t *payload.Text) (e, threshold float64, found bool) {
+	least := max(in.cfg.URLMinValueBytes, 1)
+	for i := range t.Layers {
+		m := &t.Layers[i]
+		switch {
+		case t.Place == inspect.PlaceHost && m.Run.Len >= minHost, m.Run.Len >= least:
+			e, threshold = m.Run.Entropy, in.cfg.URLThreshold*m.Run.Alphabet.Bits/urlBits
+		case m.Opaque >= least:
+			e, threshold = m.Bits, in.cfg.URLThreshold
+		default:
+			continue
+		}
+		if e >= threshold {
+			return e, threshold, true
+		}
+	}
+	return 0, 0, false
+}
+
+// body judges a body in each of its layers.
+func (in *Inspector) body(c *inspect.Content, t *payload.Text) string {
+	if c.Kind == inspect.KindWindow && in.hostExempt(c, c.Type) {
+		return "" // its structure cannot be proven from a piece of it
+	}
+	for i := range t.Layers {
+		e, threshold, ok := in.layer(c, &t.Layers[i])
+		if ok {
+			return reason("body", e, threshold)
+		}
+	}
+	return ""
+}
+
+func (in *Inspector) layer(c *inspect.Content, m *payload.Measure) (e, threshold float64, found bool) {
+	least := max(in.cfg.MinBodyBytes, 1)
+	over := func(e, of float64) bool {
+		threshold = of
+		return e >= of
+	}
+	opaque := m.Unexplained(func(typ string) bool { return in.exempt(c, typ) })
+	if opaque >= least && (opaque*4 >= m.Size || opaque >= dilution) {
+		if e = m.Bits; m.Opaque < least {
+			e = m.Entropy()
+		}
+		if over(e, in.cfg.Threshold) {
+			return e, threshold, true
+		}
+	}
+	if m.Proven() == "" && !m.IsText && m.Size >= least {
+		if e = m.Entropy(); over(e, in.cfg.Threshold) {
+			return e, threshold, true
+		}
+	}
+	if m.Run.Len >= least || m.Run.Len > 0 && m.Size >= least && m.Scattered() > 0 {
+		bits := m.Run.Alphabet.Bits
+		if e = m.Run.Entropy; over(e, in.cfg.Threshold*bits/8) {
+			return e, threshold, true
+		}
+	}
+	return 0, 0, false
+}
+
+// exempt reports whether data that proved to be of a type may pass.
+func (in *Inspector) exempt(c *inspect.Content, typ string) bool {
+	return hasPrefix(in.cfg.ExemptContentTypes, typ) || strings.HasPrefix(typ, "font/") || in.hostExempt(c, typ)
+}
+
+// hostExempt reports whether the config exempts a type for the host.
+func (in *Inspector) hostExempt(c *inspect.Content, typ string) bool {
+	for n := c.Request.Host; !n.IsZero(); n = n.Parent() {
+		if hasPrefix(in.cfg.HostExemptContentTypes[n], typ) {
+			return true
+		}
+	}
+	return false
+}
+
+func hasPrefix(prefixes []string, typ string) bool {
+	typ = strings.ToLower(strings.TrimSpace(typ))
+	for _, p := range prefixes {
+		if strings.HasPrefix(typ, strings.ToLower(p)) {
+			return typ != ""
+		}
+	}
+	return false
+}
