@@ -75,14 +75,23 @@ func Plain(b []byte) bool {
 	if seen&wakeClass != 0 {
 		return false
 	}
-	if seen&maybeClass != 0 && (bytes.IndexByte(b, '+') >= 0 || findQuoted(b, 0) >= 0 || findPrefixed(b, 0) >= 0) {
+	if seen&maybeClass != 0 && (looksLikeForm(b) || findQuoted(b, 0) >= 0 || findPrefixed(b, 0) >= 0) {
 		return false
 	}
 	if len(b) < minRun {
 		return !isBasic(b)
 	}
-	s, _ := nextRun(b, 0, base64Class, minRun)
-	return s < 0 && findPairs(b, 0) < 0 && !isBasic(b)
+	for from := 0; ; {
+		s, e := nextRun(b, from, base64Class, minRun)
+		if s < 0 {
+			break
+		}
+		if !dull(b[s:e]) || e < len(b) && (b[e] == '\n' || b[e] == '\r') {
+			return false
+		}
+		from = e
+	}
+	return findPairs(b, 0) < 0 && !isBasic(b)
 }
 
 // nextRun returns the next maximal run of at least n bytes of a class, or -1.
@@ -116,25 +125,41 @@ const (
 // not to be trusted.
 func zeros(x uint64) uint64 { return (x - lows) &^ x & highs }
 
-// nextMark returns the next of % & \, or len(b).
-func nextMark(b []byte, i int) int {
-	for ; i+8 <= len(b); i += 8 {
-		x := binary.LittleEndian.Uint64(b[i:])
-		m := zeros(x^lows*'%') | zeros(x^lows*'&') | zeros(x^lows*'\\')
-		if m != 0 {
-			return i + bits.TrailingZeros64(m)/8
+// marks walks over the places of a text at which an escape can begin. Each of
+// the three bytes is looked for by itself: two of them are rare, and found once.
+type marks struct {
+	b    []byte
+	next [3]int
+}
+
+func newMarks(b []byte) marks { return marks{b: b, next: [3]int{-1, -1, -1}} }
+
+// from returns the next place at i or behind it, or len(b). What it is given
+// must not decrease.
+func (m *marks) from(i int) int {
+	first := len(m.b)
+	for k, c := range [3]byte{'%', '&', '\\'} {
+		n := m.next[k]
+		if n < i {
+			if n = indexByte(m.b, i, c); n < 0 {
+				n = len(m.b)
+			}
+			m.next[k] = n
 		}
+		first = min(first, n)
 	}
-	for ; i < len(b); i++ {
-		if b[i] == '%' || b[i] == '&' || b[i] == '\\' {
-			break
-		}
-	}
-	return i
+	return first
 }
 
 // nextHigh returns the next byte that is not ASCII, or len(b).
 func nextHigh(b []byte, i int) int {
+	for ; i+32 <= len(b); i += 32 {
+		x := binary.LittleEndian.Uint64(b[i:]) | binary.LittleEndian.Uint64(b[i+8:]) |
+			binary.LittleEndian.Uint64(b[i+16:]) | binary.LittleEndian.Uint64(b[i+24:])
+		if x&highs != 0 {
+			break
+		}
+	}
 	for ; i+8 <= len(b); i += 8 {
 		if m := binary.LittleEndian.Uint64(b[i:]) & highs; m != 0 {
 			return i + bits.TrailingZeros64(m)/8
@@ -239,6 +264,9 @@ func hexNumber(b []byte, i, n int) int {
 
 // indexByte is bytes.IndexByte from a position on.
 func indexByte(b []byte, from int, c byte) int {
+	if from >= len(b) {
+		return -1
+	}
 	if n := bytes.IndexByte(b[from:], c); n >= 0 {
 		return from + n
 	}

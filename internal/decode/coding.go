@@ -107,13 +107,20 @@ var (
 	errClosed = errors.New("cannot be opened")
 )
 
+// source is what is decompressed.
+type source interface {
+	io.Reader
+	io.ByteReader // so that no decompressor reads further than it has to
+	Len() int
+}
+
 // freeRatio is what may be decompressed whatever the ratio: a small file of
 // zeros is no bomb.
 const freeRatio = 1 << 20
 
 // inflate decompresses what open reads. A bomb fails the tree; any other error
 // comes with what was decompressed before it.
-func (d *decoder) inflate(open func(io.Reader) (io.Reader, func()), in *bytes.Reader) ([]byte, error) {
+func (d *decoder) inflate(open func(io.Reader) (io.Reader, func()), in source) ([]byte, error) {
 	if !d.spend(512) { // so that false beginnings cost something, too
 		return nil, errBomb
 	}
@@ -124,7 +131,7 @@ func (d *decoder) inflate(open func(io.Reader) (io.Reader, func()), in *bytes.Re
 	}
 	defer done()
 	left := d.limits.Bytes - d.spent
-	out := make([]byte, 0, min(max(512, 4*size), 64<<10))
+	out := make([]byte, 0, min(max(512, 4*size), 4<<10))
 	for {
 		if len(out) == cap(out) {
 			out = append(out, 0)[:len(out)]
@@ -152,6 +159,7 @@ func (d *decoder) inflate(open func(io.Reader) (io.Reader, func()), in *bytes.Re
 // Decompressors have tens of kilobytes of tables, and are used again.
 var (
 	gzips   = sync.Pool{New: func() any { return new(gzip.Reader) }}
+	zlibs   sync.Pool // of io.ReadCloser: there is no zlib reader without input
 	flates  = sync.Pool{New: func() any { return flate.NewReader(nothing{}) }}
 	brotlis = sync.Pool{New: func() any { return brotli.NewReader(nothing{}) }}
 	zstds   = sync.Pool{New: newZstd}
@@ -178,11 +186,20 @@ func openGzip(in io.Reader) (io.Reader, func()) {
 }
 
 func openZlib(in io.Reader) (io.Reader, func()) {
-	r, err := zlib.NewReader(in)
-	if err != nil {
+	r, ok := zlibs.Get().(io.ReadCloser)
+	if !ok {
+		var err error
+		if r, err = zlib.NewReader(in); err != nil {
+			return nil, nil
+		}
+	} else if r.(zlib.Resetter).Reset(in, nil) != nil {
+		zlibs.Put(r)
 		return nil, nil
 	}
-	return r, func() {}
+	return r, func() {
+		_ = r.(zlib.Resetter).Reset(nothing{}, nil) // it says that there is no header
+		zlibs.Put(r)
+	}
 }
 
 func openFlate(in io.Reader) (io.Reader, func()) {

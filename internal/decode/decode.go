@@ -122,11 +122,18 @@ func Decode(ctx context.Context, in Input, limits Limits) (*Tree, error) {
 }
 
 // plain makes the tree of a text with nothing to decode.
-func plain(data []byte) *Tree {
-	one := struct {
-		tree   Tree
-		layers [1]Layer
-	}{layers: [1]Layer{{Kind: Raw, Parent: -1, Data: data}}}
-	one.tree.Layers = one.layers[:]
-	return &one.tree
+func plain(data []byte) *Tree { return new(Single).Tree(data) }
+
+// Single is the memory of a tree with one layer. A slice of them serves many
+// Plain texts at once. It must not be copied once Tree was called.
+type Single struct {
+	tree   Tree
+	layers [1]Layer
+}
+
+// Tree returns the tree of data alone.
+func (s *Single) Tree(data []byte) *Tree {
+	s.layers[0] = Layer{Kind: Raw, Parent: -1, Data: data}
+	s.tree.Layers = s.layers[:]
+	return &s.tree
 }

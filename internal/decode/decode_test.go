@@ -49,6 +49,9 @@ func findsIn(layers []Layer, text string) bool {
 // atStart are wrappers that are only known at the beginning of a layer.
 var atStart = map[string]bool{"zlib": true, "utf-16 marked": true, "utf-32 marked": true}
 
+// noASCII are wrappers after which UTF-16 is not known by its zero bytes.
+var noASCII = map[string]bool{"full width": true, "mathematical": true, "monospace": true, "circled": true, "tags": true}
+
 func TestWrappers(t *testing.T) {
 	for _, w := range append(append([]wrapper{}, wrappers...), folded...) {
 		for _, around := range [][2]string{{"", ""}, {`{"a":"`, `"}`}, {"text before ", " and behind"}} {
@@ -70,6 +73,9 @@ func TestPairsOfWrappers(t *testing.T) {
 	for _, inner := range append(append([]wrapper{}, wrappers...), folded...) {
 		for _, outer := range wrappers {
 			if inner.binary && !strings.Contains("gzip zlib zstd", outer.name) && !takesBinary(outer.name) {
+				continue
+			}
+			if strings.HasPrefix(outer.name, "utf-") && noASCII[inner.name] {
 				continue
 			}
 			data := outer.wrap(inner.wrap(secret))

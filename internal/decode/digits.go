@@ -3,6 +3,7 @@ package decode
 import (
 	"bytes"
 	"encoding/binary"
+	"io"
 	"unicode/utf8"
 )
 
@@ -20,25 +21,25 @@ const (
 func (d *decoder) digits(p int) {
 	src := d.layers[p].Data
 	d.basic(p, src)
-	cover, decoy := 0, 0
+	cover, bait := 0, 0
 	for from := 0; ; {
 		s, e := nextRun(src, from, base64Class, minRun)
 		if s < 0 {
 			break
 		}
-		for decoy < len(d.decoys) && d.decoys[decoy] < s {
-			decoy++
+		for bait < len(d.baits) && d.baits[bait] < s {
+			bait++
 		}
 		for cover < len(d.covered) && d.covered[cover].end <= s {
 			cover++
 		}
-		bait := decoy < len(d.decoys) && d.decoys[decoy] == s
-		if cover < len(d.covered) && d.covered[cover].start <= s && !bait {
+		taken := bait < len(d.baits) && d.baits[bait] == s
+		if cover < len(d.covered) && d.covered[cover].start <= s && e <= d.covered[cover].end && !taken {
 			from = d.covered[cover].end
-			if decoy < len(d.decoys) {
-				from = min(from, d.decoys[decoy])
+			if bait < len(d.baits) {
+				from = min(from, d.baits[bait])
 			}
-			from = max(from, s+1)
+			from = max(from, e)
 			continue
 		}
 		run, end := d.joinLines(src, s, e)
@@ -49,6 +50,28 @@ func (d *decoder) digits(p int) {
 	d.flush(p, Base64)
 	d.flush(p, Base32)
 	d.flush(p, Hex)
+}
+
+// dull reports that a short run decodes to nothing, whatever its digits are:
+// words and paths of programs are such runs.
+func dull(run []byte) bool {
+	if len(run) > tinyRun {
+		return false
+	}
+	for _, c := range [...]class{hexClass, upper32Class, lower32Class} {
+		if s, _ := nextRun(run, 0, c, minRun); s >= 0 {
+			return false
+		}
+	}
+	var before [4]uint8
+	for i := 0; i+4 <= len(run); i++ {
+		g := group64(run, i)
+		if g&before[i&3]&isASCII != 0 || couldBegin64(run[i:]) {
+			return false
+		}
+		before[i&3] = g
+	}
+	return true
 }
 
 // isBasic reports that a text holds credentials of HTTP's Basic scheme
@@ -119,25 +142,33 @@ func lineOfRun(src []byte, i int) (start, width int) {
 // read in it at any alignment is found: other digits may stand before it.
 func (d *decoder) base64(p int, run []byte, s, e int) {
 	size := len(run) * 3 / 4
-	d.scratch = decode64(d.scratch[:0], run[:min(len(run), longRun)])
-	text := readable(d.scratch) && len(run) < longRun
+	long := len(run) >= longRun
+	text := couldBeText64(run, 0) && couldBeText64(run, 4)
+	if text {
+		d.scratch = decode64(d.scratch[:0], run[:min(len(run), longRun)])
+		text = readable(d.scratch)
+	}
 	switch {
-	case len(run) >= longRun || size >= longFind && text || !text && holdsPacked(d.scratch):
+	case long || size >= longFind && text || couldBegin64(run) && beginsPacked(decode64(d.scratch[:0], run[:8])):
 		data := decode64(make([]byte, 0, size+2), run)
-		text = readable(data)
+		text = text && readable(data)
 		d.add(Layer{Kind: Base64, Parent: p, Data: data, Start: s, End: e})
 	case text:
 		d.finds[Base64].add(d.scratch, s, e)
-	default:
-		d.fragments64(run, 0, s, e)
 	}
 	if text {
 		return
 	}
-	for o := 1; o < 4; o++ {
-		d.fragments64(run, o, s, e)
+	// The first digits of a group may be missing: none stand in for them.
+	d.padded = append(append(d.padded[:0], "AAA"...), run[:min(len(run), shortRun)]...)
+	d.short64(d.padded, s, e)
+	if len(run) > shortRun {
+		for o := 1; o < 4; o++ {
+			d.ascii64(run, o, farFragment, s, e)
+			d.high64(run, o, s, e)
+		}
 	}
-	d.packed64(p, run, s, e)
+	d.packed64(p, run, long, s, e)
 }
 
 // sixBits are the values of the digits of both alphabets.
@@ -167,42 +198,92 @@ func decode64(dst, run []byte) []byte {
 	return dst
 }
 
-// asciiBits says for each digit in which places of a group of four it leaves
-// the high bit of a decoded byte clear.
-var asciiBits = func() (t [256]byte) {
+// short64 finds what can be read in a short run, at any alignment: two groups
+// of digits in a row that are ASCII, or three that may be UTF-8, which noise
+// looks like more often.
+func (d *decoder) short64(run []byte, s, e int) {
+	var done [4]int
+	var before [16]uint8 // what the groups at the last digits were
+	first, second := textBits[run[0]], textBits[run[1]]
+	for i := 0; i+4 <= len(run); i++ {
+		third := textBits[run[i+2]]
+		g := textGroups[(first|second>>8|third>>16)&0x7f]
+		first, second = second, third
+		before[i&15] = g
+		g &= before[(i-4)&15]
+		if g &= 1 | before[(i-8)&15]; g == 0 || i < done[i&3] {
+			continue
+		}
+		from, to := max(i-8, done[i&3], i&3), i+4
+		for from-4 >= done[i&3] && couldBeText64(run, from) {
+			from -= 4
+		}
+		for to+4 <= len(run) && couldBeText64(run, to) {
+			to += 4
+		}
+		done[i&3] = to
+		d.scratch = decode64(d.scratch[:0], run[from:min(to+4, len(run))])
+		d.fragments(Base64, d.scratch, minFragment, s, e)
+	}
+}
+
+// couldRead64 reports that a find may begin in the first group of a run.
+func couldRead64(run []byte) bool {
+	const groups = minRun / 4
+	var g [groups]uint8
+	for i := range g {
+		if 4*i+4 <= len(run) {
+			g[i] = group64(run, 4*i)
+		}
+	}
+	return g[1]&(g[0]|g[2])&isASCII != 0 || g[1]&g[2]&(g[0]|g[3])&isText != 0
+}
+
+const (
+	isASCII = 1 << iota // all bytes of a group are ASCII
+	isText              // they may stand in readable UTF-8
+)
+
+func group64(run []byte, i int) uint8 {
+	return textGroups[(textBits[run[i]]|textBits[run[i+1]]>>8|textBits[run[i+2]]>>16)&0x7f]
+}
+
+func couldBeText64(run []byte, i int) bool { return group64(run, i) != 0 }
+
+// textBits says of each digit what it tells of the byte that begins with it, in
+// each place of a group, in a byte from the low one up: two bits for its own
+// two, which tell ASCII (0 and 1), the middle of a character (2) and its
+// beginning (3) apart, and one for a control character.
+var textBits = func() (t [256]uint32) {
+	const control = 64
 	for c := range t {
-		v := sixBits[c]
-		if v&0x20 == 0 {
-			t[c] |= 1
+		v := uint32(sixBits[c])
+		first, second, third := v>>4<<4, v>>2&3<<2, v&3
+		if v < ' '>>2 {
+			first |= control
 		}
-		if v&0x08 == 0 {
-			t[c] |= 2
+		if v&0xf < ' '>>4 {
+			second |= control
 		}
-		if v&0x02 == 0 {
-			t[c] |= 4
-		}
+		t[c] = first | second<<8 | third<<16
 	}
 	return t
 }()
 
-func isASCII64(run []byte, i int) bool {
-	return asciiBits[run[i]]&1 != 0 && asciiBits[run[i+1]]&2 != 0 && asciiBits[run[i+2]]&4 != 0
-}
-
-// fragments64 finds what can be read in a run that is decoded from an offset
-// on.
-func (d *decoder) fragments64(run []byte, offset, s, e int) {
-	switch {
-	case len(run) <= tinyRun:
-		d.ascii64(run, offset, minFragment, s, e)
-	case len(run) <= shortRun:
-		d.scratch = decode64(d.scratch[:0], run[offset:])
-		d.fragments(Base64, d.scratch, minFragment, s, e)
-	default:
-		d.ascii64(run, offset, farFragment, s, e)
-		d.high64(run, offset, s, e)
+// textGroups says what a group is of which textBits are known.
+var textGroups = func() (t [128]uint8) {
+	for g := range t {
+		first, second, third := g>>4&3, g>>2&3, g&3
+		if first|second|third < 2 {
+			t[g] |= isASCII
+		}
+		follows := func(a, b int) bool { return (b == 2 || a != 3) && (b != 2 || a >= 2) }
+		if g < 64 && follows(first, second) && follows(second, third) {
+			t[g] |= isText
+		}
 	}
-}
+	return t
+}()
 
 // ascii64 decodes only groups of digits that decode to ASCII, and of those that
 // a find must hold in a row it looks at one first.
@@ -210,15 +291,15 @@ func (d *decoder) ascii64(run []byte, offset, least, s, e int) {
 	row := least / 4 // 8 bytes hold 2 whole groups wherever they begin, 12 hold 3
 	done := offset
 	for g := offset; g+4 <= len(run); {
-		if !isASCII64(run, g) {
+		if group64(run, g)&isASCII == 0 {
 			g += 4 * row
 			continue
 		}
 		from, to := g, g+4
-		for from-4 >= done && isASCII64(run, from-4) {
+		for from-4 >= done && group64(run, from-4)&isASCII != 0 {
 			from -= 4
 		}
-		for to+4 <= len(run) && isASCII64(run, to) {
+		for to+4 <= len(run) && group64(run, to)&isASCII != 0 {
 			to += 4
 		}
 		if to-from >= 4*row {
@@ -235,7 +316,7 @@ func (d *decoder) ascii64(run []byte, offset, least, s, e int) {
 func (d *decoder) high64(run []byte, offset, s, e int) {
 	done := offset
 	for g := offset; g < len(run); g += probeStep {
-		if g < done || !probe64(run, g, true) {
+		if g < done || !rowOfText64(run, g) || !probe64(run, g, true) {
 			continue
 		}
 		from, to := max(g-probeStep, done), g+probeStep
@@ -247,6 +328,10 @@ func (d *decoder) high64(run []byte, offset, s, e int) {
 		d.fragments(Base64, d.scratch, 2*farFragment, s, e)
 		done = to
 	}
+}
+
+func rowOfText64(run []byte, i int) bool {
+	return i+12 <= len(run) && group64(run, i)&isText != 0 && group64(run, i+4)&isText != 0 && group64(run, i+8)&isText != 0
 }
 
 // probe64 reports that what begins at a digit can be cut out of readable UTF-8,
@@ -303,25 +388,92 @@ func (d *decoder) fragments(kind Kind, b []byte, least, s, e int) {
 	}
 }
 
-// packed64 finds compressed files that begin inside a run, at any alignment:
-// the beginnings of gzip, zstd, zip, bzip2 and zlib in base64.
-func (d *decoder) packed64(p int, run []byte, s, e int) {
-	for _, magic := range [...]string{"H4sI", "KLUv", "UEsDB", "QlpoO", "eJ", "eA", "eN", "eF"} {
-		for i := 1; i < len(run); i++ {
-			n := bytes.Index(run[i:], []byte(magic))
-			if n < 0 {
-				break
+// packed64 finds compressed files that begin inside a run, at any alignment
+// that is not in a layer of the whole run.
+func (d *decoder) packed64(p int, run []byte, whole bool, s, e int) {
+	for i := 1; i+8 <= len(run) && d.err == nil; i++ {
+		if !couldBegin64(run[i:]) {
+			continue
+		}
+		var buf [7]byte
+		head := decode64(buf[:0], run[i:i+8])
+		for k := range packers {
+			q := &packers[k]
+			if !bytes.HasPrefix(head, []byte(q.begin)) || whole && i%4 == 0 && q.magic != "" {
+				continue
 			}
-			i += n
-			if i%4 == 0 && len(run) >= longRun && len(magic) > 2 {
-				continue // found in the layer of the whole run
-			}
-			d.scratch = decode64(d.scratch[:0], run[i:min(i+longRun, len(run))])
-			if holdsPacked(d.scratch) {
+			if q.archive {
 				d.add(Layer{Kind: Base64, Parent: p, Data: decode64(nil, run[i:]), Start: s, End: e})
+				continue
 			}
+			out, _ := d.inflate(q.open, &digitReader{run: run[i:]})
+			d.add(Layer{Kind: Coding, Parent: p, Name: q.name, Data: out, Start: s, End: e})
 		}
 	}
+}
+
+// couldBegin64 reports that the first two digits are those of a compressed file.
+func couldBegin64(run []byte) bool {
+	return packedDigits[run[0]] && packedPairs[uint(sixBits[run[0]])<<6|uint(sixBits[run[1]])]
+}
+
+var packedDigits = func() (t [256]bool) {
+	for c := range 256 {
+		for _, q := range packers {
+			t[c] = t[c] || is(byte(c), base64Class) && sixBits[c] == q.begin[0]>>2
+		}
+	}
+	return t
+}()
+
+var packedPairs = func() (t [1 << 12]bool) {
+	for _, q := range packers {
+		t[binary.BigEndian.Uint16([]byte(q.begin))>>4] = true
+	}
+	return t
+}()
+
+// digitReader decodes base64 as far as somebody reads it.
+type digitReader struct {
+	run  []byte
+	buf  [768]byte
+	left []byte
+}
+
+// Len returns how many bytes are left.
+func (r *digitReader) Len() int { return len(r.left) + len(r.run)*3/4 }
+
+func (r *digitReader) fill() error {
+	if len(r.left) > 0 {
+		return nil
+	}
+	n := min(len(r.run), len(r.buf)/3*4)
+	r.left = decode64(r.buf[:0], r.run[:n])
+	r.run = r.run[n:]
+	if len(r.left) == 0 {
+		return io.EOF
+	}
+	return nil
+}
+
+// Read implements io.Reader.
+func (r *digitReader) Read(p []byte) (int, error) {
+	if err := r.fill(); err != nil {
+		return 0, err
+	}
+	n := copy(p, r.left)
+	r.left = r.left[n:]
+	return n, nil
+}
+
+// ReadByte implements io.ByteReader.
+func (r *digitReader) ReadByte() (byte, error) {
+	if err := r.fill(); err != nil {
+		return 0, err
+	}
+	c := r.left[0]
+	r.left = r.left[1:]
+	return c, nil
 }
 
 // subruns finds base32 and hex in a run of the larger alphabet.
@@ -394,8 +546,24 @@ const minPairs = minFragment // pairs of hex digits with separators
 // lists finds hex in pairs with one separator between them ("de:ad:be:ef"),
 // and with 0x before each (0xde, 0xad).
 func (d *decoder) lists(p int) {
-	src := d.layers[p].Data
-	for i := findPairs(src, 0); i >= 0; i = findPairs(src, i) {
+	if d.listed || len(d.covered) == 0 {
+		d.listsIn(p, 0, len(d.layers[p].Data))
+	} else {
+		from := 0
+		for _, c := range d.covered {
+			d.listsIn(p, from, c.start)
+			from = c.end
+		}
+		d.listsIn(p, from, len(d.layers[p].Data))
+	}
+	d.flush(p, Hex)
+}
+
+// listsIn looks for lists in a part of a layer. What a child of escapes covers
+// is looked at there, unless it lost its beginning.
+func (d *decoder) listsIn(p, from, to int) {
+	src := d.layers[p].Data[:to]
+	for i := findPairs(src, from); i >= 0; i = findPairs(src, i) {
 		s := i
 		d.scratch = d.scratch[:0]
 		for sep := src[i+2]; ; i += 3 {
@@ -407,7 +575,7 @@ func (d *decoder) lists(p int) {
 		}
 		d.list(p, s, i)
 	}
-	for i := findPrefixed(src, 0); i >= 0; i = findPrefixed(src, i) {
+	for i := findPrefixed(src, from); i >= 0; i = findPrefixed(src, i) {
 		s := i
 		d.scratch = d.scratch[:0]
 		for {
@@ -420,7 +588,6 @@ func (d *decoder) lists(p int) {
 		}
 		d.list(p, s, i)
 	}
-	d.flush(p, Hex)
 }
 
 func (d *decoder) list(p, s, e int) {
@@ -450,6 +617,12 @@ func findPairs(b []byte, from int) int {
 		}
 	}
 	return -1
+}
+
+// isPair reports that two hex digits stand at i, and two more with the same
+// separators behind each.
+func isPair(b []byte, i int) bool {
+	return i+6 <= len(b) && b[i+2] == b[i+5] && hexValue(b[i+2]) < 0 && hexNumber(b, i, 2) >= 0 && hexNumber(b, i+3, 2) >= 0
 }
 
 // pairsAround returns the beginning of the list around a separator, and how

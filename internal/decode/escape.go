@@ -25,19 +25,26 @@ const (
 // of the layers then is what he gets.
 func (d *decoder) escapes(p int) {
 	src := d.layers[p].Data
-	d.covered, d.decoys, d.mixed = d.covered[:0], d.decoys[:0], d.mixed[:0]
-	d.text = pieces{around: wideContext, spans: &d.covered}
+	d.covered, d.baits, d.mixed, d.listed = d.covered[:0], d.baits[:0], d.mixed[:0], false
+	text := pieces{around: wideContext, spans: &d.covered}
+	noisy := d.high < len(src) // noise is never ASCII alone
 	bits, lastBit, lastStart, lastEnd := 0, 0, 0, -minFragment
-	for i := nextMark(src, 0); i < len(src); i = nextMark(src, i) {
-		n, bit := d.readEscape(src, i, percentBit|jsonBit|htmlBit)
-		if bit == 0 || i-lastEnd >= minFragment && !inText(src, i) {
+	m := newMarks(src)
+	for i := m.from(0); i < len(src); i = m.from(i) {
+		n, bit := 2, jsonBit
+		if src[i] == '\\' && i+1 < len(src) && plainEscapes[src[i+1]] != 0 { // nearly all there are
+			d.escape = append(d.escape[:0], plainEscapes[src[i+1]])
+		} else {
+			n, bit = d.readEscape(src, i, percentBit|jsonBit|htmlBit)
+		}
+		if bit == 0 || noisy && i-lastEnd >= minFragment && !inText(src, i) {
 			i += n
 			continue
 		}
-		d.text.reach(src, i)
-		d.text.put(d.escape, i+n)
+		text.reach(src, i)
+		text.put(d.escape, i+n)
 		bits |= bit
-		d.decoy(src, i+1)
+		d.bait(src, i+1, i+n)
 		if is(src[i+n-1], breakClass) { // \" and the like end a token
 			lastBit = 0
 		} else {
@@ -50,23 +57,45 @@ func (d *decoder) escapes(p int) {
 		i = lastEnd
 	}
 	if bits == 0 {
-		d.text = pieces{}
 		return
 	}
-	d.add(d.text.take(src, kindOf(bits), p))
+	d.add(text.take(src, kindOf(bits), p))
 	if len(d.mixed) > 0 {
 		d.alone(p, src)
 	}
 }
 
-// decoy notes the run of digits that an escape took its digits from, if it is
-// long enough to be base64 with bait in front.
-func (d *decoder) decoy(src []byte, i int) {
-	for i < len(src) && (src[i] == '\\' || src[i] == '#') {
+// bait notes what an escape took its first characters from, if that is a run of
+// digits or a list with something to find right at its beginning: where the
+// escape is undone, the beginning is lost.
+func (d *decoder) bait(src []byte, i, end int) {
+	for i < end && (src[i] == '\\' || src[i] == '#') {
 		i++
 	}
-	if last := i + minRun - 1; last < len(src) && is(src[i], base64Class) && is(src[last], base64Class) {
-		d.decoys = append(d.decoys, i)
+	if i+minRun > len(src) {
+		return
+	}
+	if isPair(src, i) || src[i] == '0' && src[i+1] == 'x' {
+		d.listed = true
+	}
+	run := src[i : i+minRun]
+	if !is(run[minRun-1], base64Class) || !is(run[minRun/2], base64Class) || !is(run[0], base64Class) {
+		return
+	}
+	for o := 0; o < min(end-i, 4); o++ {
+		if sixBits[run[o]]&0x30 == 0x20 {
+			continue // the byte would be the middle of a character
+		}
+		if couldRead64(run[o:]) || couldBegin64(run[o:]) {
+			d.baits = append(d.baits, i)
+			return
+		}
+	}
+	for _, c := range [...]class{hexClass, upper32Class, lower32Class} {
+		if s, _ := nextRun(run, 0, c, minRun); s >= 0 {
+			d.baits = append(d.baits, i)
+			return
+		}
 	}
 }
 
@@ -107,13 +136,14 @@ func (d *decoder) mix(src []byte, lastStart, lastEnd, start, end int) {
 // alone reads the tokens with several kinds of escapes as each kind alone.
 func (d *decoder) alone(p int, src []byte) {
 	for k, kind := range inline {
-		f, used := &d.text, 0
-		f.around = tightContext
+		f, used := pieces{around: tightContext}, 0
 		for _, m := range d.mixed {
 			f.reach(src, m.start)
 			f.pos = m.start
-			for i := nextMark(src[:m.end], m.start); i < m.end; i = nextMark(src[:m.end], i) {
-				n, bit := d.readEscape(src[:m.end], i, 1<<k)
+			token := src[:m.end]
+			marks := newMarks(token)
+			for i := marks.from(m.start); i < m.end; i = marks.from(i) {
+				n, bit := d.readEscape(token, i, 1<<k)
 				if bit != 0 {
 					f.out = append(f.out, src[f.pos:i]...)
 					f.put(d.escape, i+n)
@@ -350,16 +380,16 @@ func (d *decoder) quoted(p int) {
 	if i < 0 {
 		return
 	}
-	d.text.around = tightContext
+	text := pieces{around: tightContext}
 	if bytes.Contains(src[i:], []byte("=\n")) || bytes.Contains(src[i:], []byte("=\r\n")) {
-		d.text.around = wideContext
+		text.around = wideContext
 	}
 	for ; i >= 0; i = findQuoted(src, i) {
-		d.text.reach(src, i)
+		text.reach(src, i)
 		i += d.unquote(src, i)
-		d.text.put(d.escape, i)
+		text.put(d.escape, i)
 	}
-	d.add(d.text.take(src, QuotedPrintable, p))
+	d.add(text.take(src, QuotedPrintable, p))
 }
 
 // findQuoted returns the next = that quotes a character or ends a line that

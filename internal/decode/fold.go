@@ -1,6 +1,8 @@
 package decode
 
 import (
+	"encoding/binary"
+	"math/bits"
 	"sync"
 	"unicode"
 	"unicode/utf8"
@@ -17,26 +19,54 @@ import (
 // ASCII separates them, so that a text in another script gives nothing.
 func (d *decoder) fold(p int) {
 	src := d.layers[p].Data
-	i := nextHigh(src, 0)
-	if i == len(src) {
+	if d.high == len(src) {
 		return
 	}
 	f, table := folder{src: src}, folds()
-	for i < len(src) {
-		r, size := utf8.DecodeRune(src[i:])
-		s, ok := "", false
-		if size > 1 && mayFold[src[i]] {
-			s, ok = foldRune(table, r)
+	for i := d.high; i < len(src); {
+		if !f.active {
+			if i = nextChar(src, i); i == len(src) {
+				break
+			}
+		}
+		size, s, ok := 1, "", false
+		if mayFold[src[i]] && (f.active || inText(src, i)) {
+			var r rune
+			if r, size = utf8.DecodeRune(src[i:]); size > 1 {
+				s, ok = foldRune(table, r)
+			}
 		}
 		if ok {
 			f.replace(i, size, s)
-		} else {
-			f.end(i, i+size)
+		} else if f.active {
+			f.end(i)
 		}
-		i = nextHigh(src, i+size)
+		i += size
+		if f.active {
+			i = nextHigh(src, i)
+		}
 	}
-	f.end(len(src), len(src))
+	if f.active {
+		f.end(len(src))
+	}
 	d.add(Layer{Kind: Folded, Parent: p, Data: f.out, Start: f.start, End: f.stop})
+}
+
+// nextChar returns where the next character beyond ASCII begins in UTF-8, or
+// len(b).
+func nextChar(b []byte, i int) int {
+	for ; i+9 <= len(b); i += 8 {
+		x, y := binary.LittleEndian.Uint64(b[i:]), binary.LittleEndian.Uint64(b[i+1:])
+		if m := x & (x << 1) & y & ^(y << 1) & highs; m != 0 {
+			return i + bits.TrailingZeros64(m)/8
+		}
+	}
+	for ; i < len(b); i++ {
+		if b[i] >= 0xc0 {
+			return i
+		}
+	}
+	return i
 }
 
 // folder collects the stretches.
@@ -50,7 +80,9 @@ type folder struct {
 }
 
 func (f *folder) replace(i, size int, s string) {
-	f.context(i)
+	if f.active {
+		f.context(i)
+	}
 	if !f.active {
 		f.begin(i)
 	}
@@ -60,9 +92,6 @@ func (f *folder) replace(i, size int, s string) {
 
 // context writes ASCII up to i, if a stretch goes on there.
 func (f *folder) context(i int) {
-	if !f.active {
-		return
-	}
 	if i-f.pos > 2*tightContext {
 		f.finish(forward(f.src, f.pos, i, tightContext))
 		return
@@ -73,6 +102,11 @@ func (f *folder) context(i int) {
 
 func (f *folder) begin(i int) {
 	from := backward(f.src, f.pos, i, tightContext)
+	for n := i; n > from; n-- {
+		if f.src[n-1] >= utf8.RuneSelf {
+			from = n
+		}
+	}
 	if f.out == nil {
 		f.out = make([]byte, 0, min(len(f.src)-from, 4<<10))
 	}
@@ -85,13 +119,12 @@ func (f *folder) begin(i int) {
 	f.out = append(f.out, f.src[from:i]...)
 }
 
-// end ends a stretch at i, behind which something stands that separates.
-func (f *folder) end(i, next int) {
+// end ends a stretch at i, where something stands that separates.
+func (f *folder) end(i int) {
 	f.context(i)
 	if f.active {
 		f.finish(i)
 	}
-	f.pos = next
 }
 
 // finish keeps a stretch if it is long enough to be anything.

@@ -32,11 +32,18 @@ func (d *decoder) form(p int, declared bool) {
 	}
 }
 
+// looksLikeForm wants a short name with a value that has something to decode,
+// or both of what a form's encoding makes, and nothing that it would not leave.
 func looksLikeForm(b []byte) bool {
 	const longestName = 128
-	named := bytes.IndexByte(b[:min(len(b), longestName)], '=') > 0
-	plus, percent := bytes.IndexByte(b, '+') >= 0, bytes.IndexByte(b, '%') >= 0
-	if !(named && (plus || percent) || plus && percent) {
+	percent := bytes.IndexByte(b, '%') >= 0
+	plus := bytes.IndexByte(b, '+') >= 0
+	if n := bytes.IndexByte(b[:min(len(b), longestName)], '='); n > 0 {
+		plus = plus && bytes.IndexByte(b[n:], '+') > 0
+		if !plus && !percent {
+			return false
+		}
+	} else if !plus || !percent {
 		return false
 	}
 	for _, c := range b {

@@ -9,32 +9,56 @@ import (
 // packer is a kind of compressed file.
 type packer struct {
 	name    string
-	magic   string
-	rare    byte // the byte of magic that is looked for, and where it stands
+	begin   string // the first bytes of a file
+	magic   string // what is looked for, if it is enough to tell one inside of something else
+	rare    byte   // the byte of magic that is looked for first, and where it stands
 	at      int
 	open    func(io.Reader) (io.Reader, func())
 	archive bool
 }
 
 var packers = [...]packer{
-	{name: "gzip", magic: "\x1f\x8b\x08", rare: 0x1f, open: openGzip},
-	{name: "zstd", magic: "\x28\xb5\x2f\xfd", rare: 0xb5, at: 1, open: openZstd},
-	{name: "bzip2", magic: "1AY&SY", rare: '&', at: 3, open: openBzip2}, // of the first block
-	{name: "zip", magic: "PK\x03\x04", rare: 3, at: 2, archive: true},
+	{name: "gzip", begin: "\x1f\x8b\x08", magic: "\x1f\x8b\x08", rare: 0x1f, open: openGzip},
+	{name: "zstd", begin: "\x28\xb5\x2f\xfd", magic: "\x28\xb5\x2f\xfd", rare: 0xb5, at: 1, open: openZstd},
+	{name: "bzip2", begin: "BZh", magic: "1AY&SY", rare: '&', at: 3, open: openBzip2}, // of the first block
+	{name: "zip", begin: "PK\x03\x04", magic: "PK\x03\x04", rare: 3, at: 2, archive: true},
+	{name: "zlib", begin: "\x78\x01", open: openZlib}, // RFC 1950 section 2.2: the usual window, and four levels
+	{name: "zlib", begin: "\x78\x5e", open: openZlib},
+	{name: "zlib", begin: "\x78\x9c", open: openZlib},
+	{name: "zlib", begin: "\x78\xda", open: openZlib},
 }
+
+// beginsPacked reports that b begins like something compressed.
+func beginsPacked(b []byte) bool {
+	if len(b) == 0 || !packedBytes[b[0]] {
+		return false
+	}
+	for i := range packers {
+		if bytes.HasPrefix(b, []byte(packers[i].begin)) {
+			return true
+		}
+	}
+	return false
+}
+
+var packedBytes = func() (t [256]bool) {
+	for _, q := range packers {
+		t[q.begin[0]] = true
+	}
+	return t
+}()
 
 // holdsPacked reports that something compressed seems to begin in b.
 func holdsPacked(b []byte) bool {
 	for i := range packers {
-		if bytes.Contains(b, []byte(packers[i].magic)) {
+		if q := &packers[i]; q.magic != "" && bytes.Contains(b, []byte(q.magic)) {
 			return true
 		}
 	}
-	return zlibAtStart(b)
+	return beginsPacked(b)
 }
 
-// zlibAtStart reports that b begins like zlib with the window that everybody
-// uses (RFC 1950 section 2.2).
+// zlibAtStart reports that b begins like zlib with the usual window.
 func zlibAtStart(b []byte) bool {
 	return len(b) > 6 && b[0] == 0x78 && binary.BigEndian.Uint16(b)%31 == 0
 }
@@ -47,9 +71,9 @@ func (d *decoder) packed(p int) {
 	if zlibAtStart(src) {
 		d.unpack(p, 0, "zlib", openZlib)
 	}
-	high := nextHigh(src, 0) < len(src) // nothing compressed is ASCII, but a member may be stored
+	high := d.high < len(src) // nothing compressed is ASCII, but a member may be stored
 	for k := range packers {
-		if q := &packers[k]; high || q.archive {
+		if q := &packers[k]; q.magic != "" && (high || q.archive) {
 			d.packedBy(p, q)
 		}
 	}

@@ -24,13 +24,15 @@ type decoder struct {
 	seen     map[uint64]struct{}
 
 	// Reused from layer to layer, and from tree to tree.
-	text    pieces            // what a pass rewrites
 	finds   [kinds]finds      // short finds of one layer
+	high    int               // the first byte of the layer at hand that is not ASCII, or its length
 	escape  []byte            // what one escape decodes to
 	scratch []byte            // what one run decodes to
 	joined  []byte            // lines of one run
+	padded  []byte            // the beginning of one run
 	covered []span            // of the layer at hand, by its child of escapes
-	decoys  []int             // runs in covered that begin behind an escape
+	baits   []int             // runs in covered whose beginning an escape took
+	listed  bool              // a list of hex is among them
 	mixed   []span            // tokens with several kinds of escapes
 	methods map[string]uint16 // of the members of an archive
 }
@@ -54,7 +56,6 @@ var (
 func newDecoder(ctx context.Context, limits Limits) *decoder {
 	d := decoders.Get().(*decoder)
 	d.ctx, d.limits = ctx, limits.orDefaults()
-	d.deadline = time.Now().Add(d.limits.Time)
 	return d
 }
 
@@ -67,10 +68,10 @@ func (d *decoder) free() {
 	clear(d.methods)
 	fresh := decoder{
 		about: d.about[:0], seen: d.seen, methods: d.methods,
-		covered: d.covered[:0], decoys: d.decoys[:0], mixed: d.mixed[:0],
-		escape: d.escape[:0], scratch: d.scratch[:0], joined: d.joined[:0],
+		covered: d.covered[:0], baits: d.baits[:0], mixed: d.mixed[:0],
+		escape: d.escape[:0], scratch: d.scratch[:0], joined: d.joined[:0], padded: d.padded[:0],
 	}
-	if cap(d.scratch)+cap(d.joined)+cap(d.escape)+8*cap(d.covered)+8*cap(d.mixed)+8*cap(d.decoys)+24*cap(d.about) > keep || len(d.seen) > 1000 {
+	if cap(d.scratch)+cap(d.joined)+cap(d.escape)+8*cap(d.covered)+8*cap(d.mixed)+8*cap(d.baits)+24*cap(d.about) > keep || len(d.seen) > 1000 {
 		fresh = decoder{}
 	}
 	*d = fresh
@@ -78,8 +79,8 @@ func (d *decoder) free() {
 }
 
 func (d *decoder) run(in Input) (*Tree, error) {
-	d.layers = make([]Layer, 1, 4)
-	d.layers[0] = Layer{Kind: Raw, Parent: -1, Data: in.Data}
+	tree := plain(in.Data)
+	d.layers = tree.Layers
 	d.about = append(d.about, about{})
 	last := d.undo(in)
 	d.layers[0].Type, d.layers[last].Type = in.Type, in.Type
@@ -89,7 +90,8 @@ func (d *decoder) run(in Input) (*Tree, error) {
 	if d.err != nil {
 		return nil, d.err
 	}
-	return &Tree{Layers: d.layers}, nil
+	tree.Layers = d.layers
+	return tree, nil
 }
 
 // expand appends everything that a layer decodes to. typed says that the
@@ -98,6 +100,7 @@ func (d *decoder) expand(i int, typed bool) {
 	if len(d.layers[i].Data) == 0 || !d.alive() {
 		return
 	}
+	d.high = nextHigh(d.layers[i].Data, 0)
 	if !d.about[i].shared {
 		d.escapes(i)
 		d.quoted(i)
@@ -118,7 +121,17 @@ func (d *decoder) expand(i int, typed bool) {
 // alive reports that there is time left. What is done between two calls is
 // bounded by Limits.Bytes.
 func (d *decoder) alive() bool {
-	if d.err == nil && (d.ctx.Err() != nil || len(d.layers)%64 == 1 && time.Now().After(d.deadline)) {
+	if d.err == nil && d.ctx.Err() != nil {
+		d.err = errTime
+	}
+	const cheap = 64 << 10
+	if d.spent < cheap || d.err != nil {
+		return d.err == nil
+	}
+	now := time.Now()
+	if d.deadline.IsZero() {
+		d.deadline = now.Add(d.limits.Time)
+	} else if now.After(d.deadline) {
 		d.err = errTime
 	}
 	return d.err == nil
@@ -131,10 +144,7 @@ func (d *decoder) declared(i int) {
 		d.form(i, false)
 		return
 	}
-	kind, params, err := mime.ParseMediaType(l.Type)
-	if err != nil {
-		kind, params = laxType(l.Type)
-	}
+	kind, params := parseType(l.Type)
 	d.charset(i, params["charset"])
 	switch {
 	case strings.HasPrefix(kind, "multipart/"):
@@ -144,6 +154,17 @@ func (d *decoder) declared(i int) {
 	default:
 		d.form(i, false)
 	}
+}
+
+func parseType(s string) (kind string, params map[string]string) {
+	if strings.IndexByte(s, ';') < 0 {
+		return strings.ToLower(strings.TrimSpace(s)), nil
+	}
+	kind, params, err := mime.ParseMediaType(s)
+	if err != nil {
+		kind, params = laxType(s)
+	}
+	return kind, params
 }
 
 // laxType reads what it can of a type that is not well-formed: a server might.
@@ -236,6 +257,7 @@ type pieces struct {
 const (
 	wideContext  = 1 << 10
 	tightContext = 64
+	longToken    = 4 << 10 // beyond the context, the rest of a token is not waited for
 )
 
 // reach writes the source up to i as it is.
@@ -283,14 +305,12 @@ func (p *pieces) close(src []byte, end int) {
 	}
 }
 
-// take returns the layer, and makes p ready for the next one. There is no
-// layer where nothing was written.
+// take ends the last stretch, and returns the layer.
 func (p *pieces) take(src []byte, kind Kind, parent int) Layer {
 	if p.open {
 		p.close(src, forward(src, p.pos, len(src), p.around))
 	}
 	l := Layer{Kind: kind, Parent: parent, Data: p.out, Start: p.start, End: p.pos}
-	*p = pieces{}
 	return l
 }
 
@@ -298,6 +318,7 @@ func (p *pieces) take(src []byte, kind Kind, parent int) Layer {
 // context, but not before low. forward is its counterpart.
 func backward(b []byte, low, i, around int) int {
 	s := max(i-around, low)
+	low = max(s-longToken, low)
 	for s > low && !is(b[s-1], breakClass) {
 		s--
 	}
@@ -306,6 +327,7 @@ func backward(b []byte, low, i, around int) int {
 
 func forward(b []byte, i, high, around int) int {
 	e := min(i+around, high)
+	high = min(e+longToken, high)
 	for e < high && !is(b[e], breakClass) {
 		e++
 	}

@@ -56,7 +56,6 @@ func (d *decoder) wide(p int) {
 // wideAt looks for stretches of units of which at least minFragment are ASCII,
 // and no more than a few in a row are not.
 func (d *decoder) wideAt(p int, src []byte, offset int, u *unit) {
-	const others = 3
 	count, start, end := 0, 0, 0
 	for i := offset; i+u.width <= len(src); i += u.width {
 		if count == 0 { // on to the next zero byte
@@ -75,17 +74,24 @@ func (d *decoder) wideAt(p int, src []byte, offset int, u *unit) {
 			}
 			count, end = count+1, i+u.width
 		case count > 0 && i-end >= others*u.width:
-			d.wideFound(p, src[start:end], start, count, u)
+			d.wideFound(p, src, start, end, count, u)
 			count = 0
 		}
 	}
-	d.wideFound(p, src[start:end], start, count, u)
+	d.wideFound(p, src, start, end, count, u)
 }
 
-func (d *decoder) wideFound(p int, b []byte, start, count int, u *unit) {
+// others is how many units in a row may be no ASCII, at either end, too.
+const others = 3
+
+func (d *decoder) wideFound(p int, src []byte, start, end, count int, u *unit) {
 	if count < minFragment {
 		return
 	}
+	for n := 0; n < others && start >= u.width; n++ {
+		start -= u.width
+	}
+	b := src[start:min(end+others*u.width, len(src))]
 	d.scratch = u.utf8(d.scratch[:0], b, u.order)
 	if len(d.scratch) >= longFind {
 		d.add(Layer{Kind: Charset, Parent: p, Name: u.name, Data: bytes.Clone(d.scratch), Start: start, End: start + len(b)})
@@ -136,15 +142,18 @@ func (d *decoder) mark(p int) {
 // nobody here knows blocks: the server may.
 func (d *decoder) charset(p int, name string) {
 	name = strings.ToLower(strings.TrimSpace(name))
+	if name == "" || name == "utf-8" {
+		return
+	}
 	src := d.layers[p].Data
-	ascii := nextHigh(src, 0) == len(src)
+	ascii := d.high == len(src)
 	add := func(data []byte) {
 		if !bytes.Equal(data, src) {
 			d.add(Layer{Kind: Charset, Parent: p, Name: name, Data: data, End: len(src)})
 		}
 	}
-	switch strings.NewReplacer("-", "", "_", "").Replace(name) {
-	case "", "utf8", "utf8mb4", "usascii", "ascii", "binary", "none":
+	switch strings.ReplaceAll(strings.ReplaceAll(name, "-", ""), "_", "") {
+	case "utf8", "utf8mb4", "usascii", "ascii", "binary", "none":
 	case "utf7":
 		add(utf7To8(src))
 	case "utf16", "ucs2", "iso10646ucs2":
