@@ -42,10 +42,10 @@ var classes = func() (t [256]class) {
 	for _, b := range "\"'`<>\x7f" {
 		t[b] |= breakClass
 	}
-	for _, b := range `%&\` {
+	for _, b := range `%\` {
 		t[b] |= wakeClass
 	}
-	for _, b := range "=+x" {
+	for _, b := range "&=+x" {
 		t[b] |= maybeClass
 	}
 	mark(base64Class, 'A', 'Z')
@@ -75,7 +75,7 @@ func Plain(b []byte) bool {
 	if seen&wakeClass != 0 {
 		return false
 	}
-	if seen&maybeClass != 0 && (looksLikeForm(b) || findQuoted(b, 0) >= 0 || findPrefixed(b, 0) >= 0) {
+	if seen&maybeClass != 0 && (mayRefer(b) || looksLikeForm(b) || findQuoted(b, 0) >= 0 || findPrefixed(b, 0) >= 0) {
 		return false
 	}
 	if len(b) < minRun {

@@ -211,8 +211,9 @@ func (d *decoder) unit(b []byte, i, intro int) int {
 }
 
 // backslashes reads a run of them with the escape at its end. Of an even run
-// only the pairs are undone, and of one that ends in no escape nothing, so that
-// a drawing made of backslashes is no nesting.
+// only the pairs are undone, and nothing of one behind which no digit or letter
+// can become something else, so that a drawing made of backslashes is no
+// nesting.
 func (d *decoder) backslashes(b []byte, i, want int) (n, bit int) {
 	run := 1
 	for i+run < len(b) && b[i+run] == '\\' {
@@ -220,7 +221,8 @@ func (d *decoder) backslashes(b []byte, i, want int) (n, bit int) {
 	}
 	last := i + run - 1
 	n = d.backslash(b, last)
-	if n == 0 || want&jsonBit == 0 {
+	even := run%2 == 0
+	if n == 0 || want&jsonBit == 0 || even && !is(b[last+1], base64Class) {
 		d.escape = d.escape[:0]
 		return run, 0
 	}
@@ -229,7 +231,7 @@ func (d *decoder) backslashes(b []byte, i, want int) (n, bit int) {
 	}
 	one := string(d.escape)
 	d.escape = append(d.escape[:0], b[i:i+run/2]...)
-	if run%2 == 0 {
+	if even {
 		return run, jsonBit
 	}
 	d.escape = append(d.escape, one...)
@@ -305,6 +307,12 @@ func (d *decoder) octal(b []byte, i int) int {
 	}
 	d.escape = append(d.escape, byte(v))
 	return n
+}
+
+// mayRefer reports that b can hold a character reference.
+func mayRefer(b []byte) bool {
+	i := bytes.IndexByte(b, '&')
+	return i >= 0 && (bytes.IndexByte(b[i:], ';') > 0 || bytes.Contains(b[i:], []byte("&#")))
 }
 
 // reference reads a character reference of HTML, a named one only with its

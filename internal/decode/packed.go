@@ -17,12 +17,13 @@ type packer struct {
 	archive bool
 }
 
+// Archives come first: what is in them then has the member's name.
 var packers = [...]packer{
+	{name: "zip", begin: "PK\x03\x04", magic: "PK\x03\x04", rare: 3, at: 2, archive: true},
 	{name: "gzip", begin: "\x1f\x8b\x08", magic: "\x1f\x8b\x08", rare: 0x1f, open: openGzip},
 	{name: "zstd", begin: "\x28\xb5\x2f\xfd", magic: "\x28\xb5\x2f\xfd", rare: 0xb5, at: 1, open: openZstd},
 	{name: "bzip2", begin: "BZh", magic: "1AY&SY", rare: '&', at: 3, open: openBzip2}, // of the first block
-	{name: "zip", begin: "PK\x03\x04", magic: "PK\x03\x04", rare: 3, at: 2, archive: true},
-	{name: "zlib", begin: "\x78\x01", open: openZlib}, // RFC 1950 section 2.2: the usual window, and four levels
+	{name: "zlib", begin: "\x78\x01", open: openZlib},                                 // RFC 1950 section 2.2: the usual window, and four levels
 	{name: "zlib", begin: "\x78\x5e", open: openZlib},
 	{name: "zlib", begin: "\x78\x9c", open: openZlib},
 	{name: "zlib", begin: "\x78\xda", open: openZlib},

@@ -34,6 +34,7 @@ type decoder struct {
 	baits   []int             // runs in covered whose beginning an escape took
 	listed  bool              // a list of hex is among them
 	mixed   []span            // tokens with several kinds of escapes
+	wides   []span            // of the layer at hand, what UTF-16 and UTF-32 was found in
 	methods map[string]uint16 // of the members of an archive
 }
 
@@ -68,7 +69,7 @@ func (d *decoder) free() {
 	clear(d.methods)
 	fresh := decoder{
 		about: d.about[:0], seen: d.seen, methods: d.methods,
-		covered: d.covered[:0], baits: d.baits[:0], mixed: d.mixed[:0],
+		covered: d.covered[:0], baits: d.baits[:0], mixed: d.mixed[:0], wides: d.wides[:0],
 		escape: d.escape[:0], scratch: d.scratch[:0], joined: d.joined[:0], padded: d.padded[:0],
 	}
 	if cap(d.scratch)+cap(d.joined)+cap(d.escape)+8*cap(d.covered)+8*cap(d.mixed)+8*cap(d.baits)+24*cap(d.about) > keep || len(d.seen) > 1000 {

@@ -20,11 +20,12 @@ type unit struct {
 	utf8  func(dst, b []byte, order binary.ByteOrder) []byte
 }
 
+// The wider ones come first: UTF-32 looks like UTF-16 with zeros in between.
 var units = [...]unit{
-	{"utf-16le", 2, binary.LittleEndian, utf16To8},
-	{"utf-16be", 2, binary.BigEndian, utf16To8},
 	{"utf-32le", 4, binary.LittleEndian, utf32To8},
 	{"utf-32be", 4, binary.BigEndian, utf32To8},
+	{"utf-16le", 2, binary.LittleEndian, utf16To8},
+	{"utf-16be", 2, binary.BigEndian, utf16To8},
 }
 
 // ascii reports whether a unit is a readable character of ASCII.
@@ -45,6 +46,7 @@ func (d *decoder) wide(p int) {
 	if bytes.IndexByte(src, 0) < 0 {
 		return
 	}
+	d.wides = d.wides[:0]
 	for k := range units {
 		for offset := range units[k].width {
 			d.wideAt(p, src, offset, &units[k])
@@ -84,9 +86,20 @@ func (d *decoder) wideAt(p int, src []byte, offset int, u *unit) {
 // others is how many units in a row may be no ASCII, at either end, too.
 const others = 3
 
+// mostWides is how many stretches are remembered.
+const mostWides = 16
+
 func (d *decoder) wideFound(p int, src []byte, start, end, count int, u *unit) {
 	if count < minFragment {
 		return
+	}
+	for _, w := range d.wides {
+		if w.start <= start && end <= w.end {
+			return // the same, read with its zeros on the other side
+		}
+	}
+	if len(d.wides) < mostWides {
+		d.wides = append(d.wides, span{start, end})
 	}
 	for n := 0; n < others && start >= u.width; n++ {
 		start -= u.width
