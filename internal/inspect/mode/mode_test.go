@@ -190,7 +190,7 @@ func TestUnknownRule(t *testing.T) {
 
 // TestBodySize: what is observed is not enforced later either, by a limit.
 func TestBodySize(t *testing.T) {
-	base := inspect.NewChain(bodysize.New(10))
+	base := inspect.NewChain(bodysize.New(10, nil))
 	m := modes(t, "observe: [{inspector: body-size, host: big.example.com}]\n")
 	for _, tt := range []struct {
 		host   string
