@@ -123,7 +123,7 @@ func helper(ctx context.Context, input []byte, argv ...string) ([]byte, error) {
 	case err != nil:
 		return nil, fmt.Errorf("cannot run %s: %w", argv[0], err)
 	}
-	return out.Bytes(), nil
+	return out.buf.Bytes(), nil
 }
 
 type exitError struct {
@@ -135,15 +135,15 @@ func (e *exitError) Error() string { return fmt.Sprintf("%s failed with code %d"
 
 // capped is a buffer that ends whoever fills it.
 type capped struct {
-	bytes.Buffer
+	buf  bytes.Buffer // not embedded: its ReadFrom knows no cap
 	room int
 	full func()
 }
 
 func (c *capped) Write(p []byte) (int, error) {
-	if c.Len()+len(p) > c.room {
+	if c.buf.Len()+len(p) > c.room {
 		c.full()
 		return 0, errors.New("too much output")
 	}
-	return c.Buffer.Write(p)
+	return c.buf.Write(p)
 }
