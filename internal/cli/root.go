@@ -45,7 +45,7 @@ refuses it. What is not allowed is refused, with the reason, in the audit log.
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return &exitError{exitUsage, withHint(err, "see '"+c.CommandPath()+" --help'")}
 	})
-	root.AddCommand(newRun(), newDemo(), newCheck(), newProxy(), newDNS(), newTrust())
+	root.AddCommand(newRun(), newDemo(), newCheck(), newProxy(), newDNS(), newTrust(), newSecret())
 	return root
 }
 
@@ -66,15 +66,18 @@ func knownCommand(c *cobra.Command, args []string) error {
 // exit code of a wrong flag.
 func usageErrors(root *cobra.Command) (begun *bool) {
 	begun = new(bool)
-	for _, c := range append(root.Commands(), root) {
-		run := c.RunE
-		if run == nil {
-			continue
+	var wrap func(*cobra.Command)
+	wrap = func(c *cobra.Command) {
+		for _, sub := range c.Commands() {
+			wrap(sub)
 		}
-		c.RunE = func(c *cobra.Command, args []string) error {
-			*begun = true
-			return run(c, args)
+		if run := c.RunE; run != nil {
+			c.RunE = func(c *cobra.Command, args []string) error {
+				*begun = true
+				return run(c, args)
+			}
 		}
 	}
+	wrap(root)
 	return begun
 }
