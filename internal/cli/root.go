@@ -45,7 +45,7 @@ refuses it. What is not allowed is refused, with the reason, in the audit log.
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return &exitError{exitUsage, withHint(err, "see '"+c.CommandPath()+" --help'")}
 	})
-	root.AddCommand(newRun(), newDemo(), newCheck(), newPolicy(), newProxy(), newDNS(), newTrust())
+	root.AddCommand(newRun(), newDemo(), newCheck(), newPolicy(), newProxy(), newDNS(), newTrust(), newSecret())
 	return root
 }
 

@@ -9,9 +9,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
-	"sort"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -154,7 +155,7 @@ func hostLines(cfg *config.Config) []string {
 	for name, addr := range cfg.Upstream.Hosts {
 		out = append(out, name.String()+"="+addr.String())
 	}
-	sort.Strings(out)
+	slices.Sort(out)
 	return out
 }
 
@@ -165,13 +166,8 @@ func nonEmpty(s string) []string {
 	return []string{s}
 }
 
-func sortedKeys(m map[string]string) []string {
-	var out []string
-	for k := range m {
-		out = append(out, k)
-	}
-	sort.Strings(out)
-	return out
+func sortedKeys[V any](m map[string]V) []string {
+	return slices.Sorted(maps.Keys(m))
 }
 
 func isTrusted(cfg *config.Config) bool {
