@@ -360,8 +360,8 @@ func (s *search) advance(st state, n *needle, c char) {
 	if st.at == 0 {
 		return
 	}
-	skip := n.form == plain && c.is('\r') && rest[0] == '\n' ||
-		n.form != plain && (isBreak(c) || st.breaks > 0 && (c.is(' ') || c.is('\t')))
+	skip := n.form == plainForm && c.is('\r') && rest[0] == '\n' ||
+		n.form != plainForm && (isBreak(c) || st.breaks > 0 && (c.is(' ') || c.is('\t')))
 	if skip && st.breaks < maxBreaks {
 		to.at, to.breaks = st.at, st.breaks+1
 		s.add(to)

@@ -13,10 +13,10 @@ import (
 type form uint8
 
 const (
-	plain    form = iota // as it is; + may stand for a space
-	hexForm              // in either case
-	b64Form              // in either alphabet
-	numForms = iota
+	plainForm form = iota // as it is; + may stand for a space
+	hexForm               // in either case
+	b64Form               // in either alphabet
+	numForms  = iota
 )
 
 // fold maps every byte to the one that stands for it in a needle of that form.
@@ -26,7 +26,7 @@ var fold = func() (t [numForms][256]byte) {
 			t[f][i] = byte(i)
 		}
 	}
-	t[plain]['+'] = ' '
+	t[plainForm]['+'] = ' '
 	for c := 'A'; c <= 'F'; c++ {
 		t[hexForm][c] = byte(c) + 'a' - 'A'
 	}
@@ -36,11 +36,10 @@ var fold = func() (t [numForms][256]byte) {
 
 // needle is one text to look for.
 type needle struct {
-	id    int // of whom it is
-	form  form
-	text  []byte // folded
-	whole bool   // it is the value itself, and not an encoding of it
-	with  []byte // what is put in its place
+	id   int // of whom it is
+	form form
+	text []byte // folded
+	with []byte // what is put in its place
 }
 
 func newNeedle(id int, f form, text, with []byte) needle {
@@ -48,7 +47,7 @@ func newNeedle(id int, f form, text, with []byte) needle {
 	for i, c := range text {
 		folded[i] = fold[f][c]
 	}
-	return needle{id: id, form: f, text: folded, whole: f == plain, with: with}
+	return needle{id: id, form: f, text: folded, with: with}
 }
 
 // needles returns all forms of a value. Base64 is not looked for by decoding,
@@ -58,7 +57,7 @@ func newNeedle(id int, f form, text, with []byte) needle {
 // and as a form write it.
 func needles(id int, value, placeholder []byte) []needle {
 	out := []needle{
-		newNeedle(id, plain, value, placeholder),
+		newNeedle(id, plainForm, value, placeholder),
 		newNeedle(id, hexForm, []byte(hex.EncodeToString(value)), []byte(hex.EncodeToString(placeholder))),
 	}
 	for _, text := range escaped(value) {

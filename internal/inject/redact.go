@@ -16,10 +16,12 @@ type Redactor struct {
 	set atomic.Pointer[redactions]
 }
 
-// redactions is what a Redactor knows at one time.
+// redactions is what is looked for, and how, at one time.
 type redactions struct {
-	m     *matcher
-	names []string // by id of needle
+	m       *matcher
+	names   []string // by id of needle
+	levels  int
+	escapes escapes
 }
 
 // Active reports whether there is anything to look for. When there is not,
@@ -46,7 +48,12 @@ func (r *Redactor) bytes(b []byte, keepLength bool) (out []byte, names []string)
 	if !r.Active() || len(b) < minNeedle {
 		return b, nil
 	}
-	s := newRedaction(r)
+	return r.set.Load().replace(b, keepLength)
+}
+
+// replace returns b with what is put in, and the names of that.
+func (set *redactions) replace(b []byte, keepLength bool) (out []byte, names []string) {
+	s := newRedaction(set)
 	s.b, s.final, s.keepLength = b, true, keepLength
 	s.redact()
 	if len(s.found) == 0 {
@@ -84,7 +91,7 @@ func (r *Redactor) Header(h http.Header) (names []string) {
 // redaction is one stream that is being redacted.
 type redaction struct {
 	search
-	of    *Redactor
+	of    *Redactor // that it learns from; may be nil
 	set   *redactions
 	sent  int    // what is before it in the text is in out
 	out   []byte // only when something was replaced
@@ -93,9 +100,8 @@ type redaction struct {
 	keepLength bool // put in as many bytes as were taken out
 }
 
-func newRedaction(r *Redactor) *redaction {
-	set := r.set.Load()
-	return &redaction{of: r, set: set, search: search{m: set.m, levels: levels, view: view{escapes: allEscapes}}}
+func newRedaction(set *redactions) *redaction {
+	return &redaction{set: set, search: search{m: set.m, levels: set.levels, view: view{escapes: set.escapes}}}
 }
 
 // redact goes as far as the text can be decided.
@@ -128,7 +134,7 @@ func (s *redaction) replacement(n *needle, size int) []byte {
 	}
 	out := make([]byte, size)
 	for i := copy(out, n.with); i < size; i++ {
-		out[i] = [numForms]byte{plain: '*', hexForm: '0', b64Form: 'A'}[n.form]
+		out[i] = [numForms]byte{plainForm: '*', hexForm: '0', b64Form: 'A'}[n.form]
 	}
 	return out
 }
@@ -150,14 +156,17 @@ func (s *redaction) decided() int {
 // learn takes up what the Redactor has learned, when nothing hangs on what it
 // knew before.
 func (s *redaction) learn() {
-	if set := s.of.set.Load(); set != s.set && set != nil && !s.open {
+	if s.of == nil || s.open {
+		return
+	}
+	if set := s.of.set.Load(); set != s.set && set != nil {
 		s.set, s.m = set, set.m
 	}
 }
 
-// Stream is a reader that redacts another one. It holds back only what may be
-// the beginning of a value, and passes on all that can be decided as it comes.
-// It is not safe for concurrent use.
+// Stream is a reader that replaces values or placeholders in another one. It
+// holds back only what may be the beginning of one, and passes on all that can
+// be decided as it comes. It is not safe for concurrent use.
 type Stream struct {
 	src  io.Reader
 	s    *redaction
@@ -171,7 +180,9 @@ const streamSize = 64 << 10
 
 // Reader returns a Stream that redacts src. An Active Redactor is needed.
 func (r *Redactor) Reader(src io.Reader) *Stream {
-	return &Stream{src: src, s: newRedaction(r)}
+	s := newRedaction(r.set.Load())
+	s.of = r
+	return &Stream{src: src, s: s}
 }
 
 // Names returns the names of the secrets that were replaced until now.

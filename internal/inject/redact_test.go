@@ -9,7 +9,7 @@ func testRedactor(pairs ...string) *Redactor {
 		ns = append(ns, needles(i/2, []byte(pairs[i]), []byte(pairs[i+1]))...)
 		set.names = append(set.names, pairs[i+1])
 	}
-	set.m = newMatcher(ns)
+	set.m, set.levels, set.escapes = newMatcher(ns), levels, allEscapes
 	r := &Redactor{}
 	r.set.Store(set)
 	return r
