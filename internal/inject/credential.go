@@ -1,6 +1,7 @@
 package inject
 
 import (
+	"maps"
 	"net/url"
 	"regexp"
 	"slices"
@@ -22,8 +23,8 @@ func (x *examination) foreign() {
 	report := func(slot string) {
 		x.add(inspect.Finding{Action: action, Rule: "foreign_credentials", Reason: "foreign credential in " + slot, Severity: inspect.Critical})
 	}
-	for name, values := range x.c.Header {
-		for _, v := range values {
+	for _, name := range slices.Sorted(maps.Keys(x.c.Header)) {
+		for _, v := range x.c.Header[name] {
 			x.foreignHeader(name, v, report)
 		}
 	}

@@ -146,8 +146,7 @@ type match struct {
 	start, end int
 }
 
-// maxBreaks is how many line breaks and blanks may stand between two characters
-// of base64.
+// maxBreaks is how many blanks may stand before a line of base64, and two.
 const maxBreaks = 8
 
 // maxHeld is how much of a stream is held back for a match that is not decided.
@@ -247,19 +246,33 @@ func (s *search) second(at, pos int, a byte) (decided bool) {
 		if b, ok := c.latin(); ok {
 			s.try(at, a, b)
 		}
-		if isBreak(c) && !s.behindBreak(at, pos, a, level) {
+		if _, is := afterBreak(0, c); is && !s.behindBreak(at, pos, a, level) {
 			return false
 		}
 	}
 	return true
 }
 
-func isBreak(c char) bool { return c.n == 1 && (c.b[0] == '\r' || c.b[0] == '\n') }
+// afterBreak counts what lies between two lines of base64 or hex: one line
+// break, and blanks that indent the next line. An empty line ends what was
+// wrapped, so that an event, which ends with one, need not wait for the next.
+func afterBreak(breaks int8, c char) (int8, bool) {
+	switch {
+	case c.is('\r') && breaks == 0:
+		return 1, true
+	case c.is('\n') && breaks < 2:
+		return 2, true
+	case (c.is(' ') || c.is('\t')) && breaks > 0 && breaks < maxBreaks:
+		return max(breaks, 2) + 1, true
+	}
+	return 0, false
+}
 
+// behindBreak reads what comes behind a line break at pos.
 func (s *search) behindBreak(at, pos int, a byte, level int) (decided bool) {
-	for range maxBreaks + 1 {
-		in, more := s.all(pos, s.levels)
-		if more {
+	for breaks, more := int8(0), true; more; {
+		in, short := s.all(pos, s.levels)
+		if short {
 			return false
 		}
 		if in.n == 0 {
@@ -269,10 +282,8 @@ func (s *search) behindBreak(at, pos int, a byte, level int) (decided bool) {
 			s.try(at, a, c.b[0])
 		}
 		c := in.c[min(level, in.n-1)]
-		if !isBreak(c) && !c.is(' ') && !c.is('\t') {
-			return true
-		}
 		pos += int(c.size)
+		breaks, more = afterBreak(breaks, c)
 	}
 	return true
 }
@@ -360,10 +371,8 @@ func (s *search) advance(st state, n *needle, c char) {
 	if st.at == 0 {
 		return
 	}
-	skip := n.form == plainForm && c.is('\r') && rest[0] == '\n' ||
-		n.form != plainForm && (isBreak(c) || st.breaks > 0 && (c.is(' ') || c.is('\t')))
-	if skip && st.breaks < maxBreaks {
-		to.at, to.breaks = st.at, st.breaks+1
+	if breaks, ok := afterBreak(st.breaks, c); ok && (n.form != plainForm || breaks == 1 && rest[0] == '\n') {
+		to.at, to.breaks = st.at, breaks
 		s.add(to)
 	}
 }

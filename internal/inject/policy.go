@@ -41,9 +41,17 @@ func (p *Policy) InspectContent(ctx context.Context, c *inspect.Content) inspect
 	if err != nil {
 		return inspect.Done(inspect.Finding{Reason: err.Error(), Severity: inspect.Error})
 	}
-	x := &examination{Policy: p, ctx: ctx, c: c, bound: p.in.boundTo(c.Request.Host), done: make(map[string]bool)}
+	x := &examination{
+		Policy: p, ctx: ctx, c: c, bound: p.in.boundTo(c.Request.Host), done: make(map[string]bool),
+		query: make([]bool, len(p.in.rules)), part: make([]bool, len(p.in.rules)),
+	}
 	for _, t := range texts {
 		x.text(t)
+	}
+	for id, is := range x.query {
+		if is && !x.part[id] {
+			x.block(p.in.rules[id], "placeholder %s in the query, which is no slot of its rule", p.in.rules[id].Env)
+		}
 	}
 	if c.Kind == inspect.KindRequest && len(x.bound) > 0 {
 		x.foreign()
@@ -59,6 +67,10 @@ type examination struct {
 	bound    []*rule // that are for the host
 	findings []inspect.Finding
 	done     map[string]bool // reasons that are in findings
+
+	// By rule, whether its placeholder is in the whole query, and in a name or
+	// value of it.
+	query, part []bool
 }
 
 func (x *examination) add(f inspect.Finding) {
@@ -87,9 +99,16 @@ func (x *examination) text(t inspect.Text) {
 		}
 	}
 	for id, is := range found {
-		if is {
-			x.placeholder(x.in.rules[id], t)
+		switch {
+		case !is:
+			continue
+		case t.Place == inspect.PlaceQuery && slices.Contains(x.bound, x.in.rules[id]):
+			x.query[id] = true // it is looked at value by value
+			continue
+		case t.Place == inspect.PlaceQueryName, t.Place == inspect.PlaceQueryValue:
+			x.part[id] = true
 		}
+		x.placeholder(x.in.rules[id], t)
 	}
 }
 
@@ -105,9 +124,7 @@ func (x *examination) placeholder(r *rule, t inspect.Text) {
 	case !r.covers(x.c.Request):
 		x.block(r, "placeholder %s is not for this method and path", r.Env)
 	case !x.slot(r, t):
-		if t.Place != inspect.PlaceQuery { // which is looked at value by value
-			x.block(r, "placeholder %s in %s, which is no slot of its rule%s", r.Env, where(x.c, t), hint(t))
-		}
+		x.block(r, "placeholder %s in %s, which is no slot of its rule%s", r.Env, where(x.c, t), hint(t))
 	default:
 		x.inSlot(r, t)
 	}
