@@ -127,14 +127,18 @@ func (x *examination) isOwnHeader(value string) bool {
 // foreignBasic looks at a user and a password. One of the two must be a
 // placeholder; the other may be a name, as in x-access-token or an address.
 func (x *examination) foreignBasic(text string) bool {
-	user, password, _ := strings.Cut(text, ":")
-	switch {
-	case user == "" && password == "":
+	if text == "" || text == ":" {
 		return false
-	case x.isOwn(user):
-		return password != "" && !x.isOwn(password) && !isName(password)
-	case x.isOwn(password):
-		return user != "" && !isName(user)
+	}
+	// A placeholder may have colons itself.
+	for _, r := range x.bound {
+		if rest, ok := strings.CutPrefix(text, r.Placeholder); ok && (rest == "" || rest[0] == ':') {
+			password := strings.TrimPrefix(rest, ":")
+			return !x.isOwn(password) && !isName(password)
+		}
+		if user, ok := strings.CutSuffix(text, ":"+r.Placeholder); ok {
+			return !isName(user) || strings.Contains(user, ":")
+		}
 	}
 	return true
 }

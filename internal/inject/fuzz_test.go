@@ -101,6 +101,9 @@ func FuzzRedact(f *testing.F) {
 			text = kinds[enc].of(string(secret))
 		}
 		whole := append(append(bytes.Clone(before), text...), after...)
+		if oracle([]byte(string(before)+placeholder+string(after)), secret) {
+			return // all but the end of it stands before a placeholder that begins as it ends
+		}
 		r := testRedactor(string(secret), placeholder)
 		list := codingNames[int(coding)%len(codingNames)]
 		body := compress(list, whole)
