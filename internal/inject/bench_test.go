@@ -2,13 +2,20 @@ package inject
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net/url"
 	"runtime"
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/agentcage/agentcage/internal/config"
+	"github.com/agentcage/agentcage/internal/hostname"
+	"github.com/agentcage/agentcage/internal/inspect"
+	"github.com/agentcage/agentcage/internal/secret"
 )
 
 // corpora are what responses are made of.
@@ -90,5 +97,73 @@ func BenchmarkRedact(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+func BenchmarkRedactCompressed(b *testing.B) {
+	r := manyRules(100)
+	data := corpora()["events"]
+	for _, list := range []string{"gzip", "br", "zstd", "deflate"} {
+		body := compress(list, data)
+		b.Run(list, func(b *testing.B) {
+			b.SetBytes(int64(len(data)))
+			defer perCore(b, len(data))()
+			for b.Loop() {
+				res, err := r.Response(header("Content-Encoding", list), io.NopCloser(bytes.NewReader(body)), -1)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if n, err := io.Copy(io.Discard, res); err != nil || n != int64(len(data)) {
+					b.Fatal(n, err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkRequest is what a small request costs beside the rest of the engine:
+// the policy, the injection, and the header and body of the answer.
+func BenchmarkRequest(b *testing.B) {
+	var rules []config.InjectionRule
+	for i := range 100 {
+		rules = append(rules, config.InjectionRule{Env: fmt.Sprintf("KEY_%d", i), Placeholder: fmt.Sprintf("agentcage:secret:KEY_%d:%032x", i, i), InjectTo: []config.Target{exact(fmt.Sprintf("api%d.test", i))}})
+	}
+	in, err := New(config.Injection{Rules: rules})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for i, r := range rules {
+		v, _ := secret.New(fmt.Appendf(nil, "sk-%040x", i*7919))
+		if err := in.Set(r.Env, v); err != nil {
+			b.Fatal(err)
+		}
+	}
+	u, _ := url.Parse("https://api7.test/v1/chat/completions")
+	req := &inspect.Request{Method: "POST", Scheme: "https", Host: hostname.MustParse("api7.test"), Path: u.Path, URL: u, Header: header(
+		"Authorization", "Bearer "+rules[7].Placeholder, "Content-Type", "application/json", "User-Agent", "client/1.0 (linux)", "Accept", "*/*", "Accept-Encoding", "gzip, deflate, br",
+	)}
+	body := []byte(`{"model":"m","messages":[{"role":"user","content":"What is the weather like today, and what will it be tomorrow?"}]}`)
+	answer := corpora()["events"][:1000]
+	b.ReportAllocs()
+	for b.Loop() {
+		c := &inspect.Content{Request: req, Kind: inspect.KindRequest, Direction: inspect.ToServer, Header: req.Header, Type: "application/json", Body: body}
+		if res := in.Policy(); res != nil {
+			_ = res.InspectContent(context.Background(), c)
+		}
+		if _, err := in.Head(context.Background(), req); err != nil {
+			b.Fatal(err)
+		}
+		h := header("Content-Type", "application/json", "Server", "server/1", "Date", "Tue, 24 Nov 2026 06:00:00 GMT", "Cache-Control", "no-store")
+		res, err := in.Redactor().Response(h, io.NopCloser(bytes.NewReader(answer)), int64(len(answer)))
+		if err != nil {
+			b.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, res)
+	}
+}
+
+func BenchmarkCompile(b *testing.B) {
+	for b.Loop() {
+		manyRules(100)
 	}
 }
