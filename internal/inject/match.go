@@ -1,9 +1,11 @@
 package inject
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"math/bits"
+	"slices"
 )
 
 // matcher finds every needle in every form at which a text can hold it. It is
@@ -16,10 +18,17 @@ type matcher struct {
 	needles []needle
 	first   [256]bool            // bytes that a needle may begin with
 	pairs   [1 << 16 / 64]uint64 // of first two bytes
-	byPair  map[uint16][]int32   // needles
-	grams   []uint64             // of first four bytes, hashed
-	shift   uint8                // of a hash, to the size of grams
-	longest int                  // bytes of a needle
+	byPair  map[uint16][]group
+	grams   []uint64 // of first four bytes, hashed
+	shift   uint8    // of a hash, to the size of grams
+	longest int      // bytes of a needle
+}
+
+// group is the needles of one form that begin with the same two bytes, sorted by
+// their text.
+type group struct {
+	form    form
+	needles []int32
 }
 
 // minNeedle is what the filter needs.
@@ -30,7 +39,7 @@ const minNeedle = 4
 var special = [256]bool{'%': true, '\\': true, '&': true, '\r': true, '\n': true}
 
 func newMatcher(needles []needle) *matcher {
-	m := &matcher{needles: needles, byPair: make(map[uint16][]int32)}
+	m := &matcher{needles: needles, byPair: make(map[uint16][]group)}
 	// One bit of 64 or fewer is set, within what a cache holds.
 	size := max(12, min(20, bits.Len(uint(len(needles)*4*64))))
 	m.grams = make([]uint64, 1<<size/64)
@@ -41,14 +50,30 @@ func newMatcher(needles []needle) *matcher {
 			pair := binary.LittleEndian.Uint16(v)
 			m.first[v[0]] = true
 			m.pairs[pair/64] |= 1 << (pair % 64)
-			m.byPair[pair] = append(m.byPair[pair], int32(i))
+			m.addTo(pair, n.form, int32(i))
 		}
 		for _, v := range variants(n, minNeedle) {
 			h := m.hash(binary.LittleEndian.Uint32(v))
 			m.grams[h/64] |= 1 << (h % 64)
 		}
 	}
+	for _, groups := range m.byPair {
+		for _, g := range groups {
+			slices.SortFunc(g.needles, func(a, b int32) int { return bytes.Compare(needles[a].text, needles[b].text) })
+		}
+	}
 	return m
+}
+
+func (m *matcher) addTo(pair uint16, f form, needle int32) {
+	groups := m.byPair[pair]
+	for i := range groups {
+		if groups[i].form == f {
+			groups[i].needles = append(groups[i].needles, needle)
+			return
+		}
+	}
+	m.byPair[pair] = append(groups, group{f, []int32{needle}})
 }
 
 // variants returns every text that folds to the first k bytes of a needle.
@@ -173,6 +198,7 @@ type search struct {
 	waiting []state
 	best    match
 	work    []state
+	room    [4]state // for work, as long as it is short
 }
 
 // find returns the next match. ok is false when there is none, or none yet: see
@@ -293,21 +319,52 @@ func (s *search) try(at int, a, b byte) {
 	if !s.m.hasPair(a, b) {
 		return
 	}
-	third := byte('%') // which says nothing
-	if at+2 < len(s.b) && !special[s.b[at]] && !special[s.b[at+1]] {
-		third = s.b[at+2]
-	}
-	for _, i := range s.m.byPair[uint16(a)|uint16(b)<<8] {
-		if n := &s.m.needles[i]; !special[third] && fold[n.form][third] != n.text[2] {
+	raw := at+1 < len(s.b) && !special[s.b[at]] && !special[s.b[at+1]]
+	for _, g := range s.m.byPair[uint16(a)|uint16(b)<<8] {
+		if raw {
+			s.narrow(at, g)
 			continue
 		}
-		s.run(state{needle: i, pos: at})
+		for _, i := range g.needles {
+			s.run(state{needle: i, pos: at})
+		}
+	}
+}
+
+// narrow runs those needles of a group that the text goes on with, as far as
+// it is no choice how to read it. Secrets of one kind begin alike.
+func (s *search) narrow(at int, g group) {
+	list, k := g.needles, 2
+	for len(list) > 0 && at+k < len(s.b) && !special[s.b[at+k]] {
+		for len(s.m.needles[list[0]].text) == k { // it is all there
+			s.run(state{needle: list[0], at: int32(k), pos: at + k})
+			if list = list[1:]; len(list) == 0 {
+				return
+			}
+		}
+		c := fold[g.form][s.b[at+k]]
+		byNext := func(i int32, c byte) int { return int(s.m.needles[i].text[k]) - int(c) }
+		from, _ := slices.BinarySearchFunc(list, c, byNext)
+		upTo, _ := slices.BinarySearchFunc(list, c+1, byNext)
+		if c == 0xff {
+			upTo = len(list)
+		}
+		list = list[from:upTo]
+		if k++; len(list) == 1 {
+			break
+		}
+	}
+	for _, i := range list {
+		s.run(state{needle: i, at: int32(k), pos: at + k})
 	}
 }
 
 // run follows one needle as far as the text goes. Of all states the one with
 // the least pos is next, so that two that meet are one.
 func (s *search) run(from state) {
+	if s.work == nil {
+		s.work = s.room[:0]
+	}
 	s.work = append(s.work[:0], from)
 	for len(s.work) > 0 {
 		least := 0
@@ -393,12 +450,6 @@ func (s *search) wait(st state) {
 		}
 	}
 	s.waiting = append(s.waiting, st)
-}
-
-// reset gives the search a new text.
-func (s *search) reset() {
-	s.next, s.open = 0, false
-	s.waiting = s.waiting[:0]
 }
 
 // drop takes n bytes away from the front of the text, which all must be behind

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"sync"
 	"sync/atomic"
 )
 
@@ -34,10 +35,8 @@ func (r *Redactor) String(s string) string {
 	if !r.Active() || len(s) < minNeedle {
 		return s
 	}
-	if out, names := r.Bytes([]byte(s)); len(names) > 0 {
-		return string(out)
-	}
-	return s
+	out, _ := r.set.Load().replaceString(s)
+	return out
 }
 
 // Bytes returns b without values, and the names of those that were in it. When
@@ -53,13 +52,52 @@ func (r *Redactor) bytes(b []byte, keepLength bool) (out []byte, names []string)
 
 // replace returns b with what is put in, and the names of that.
 func (set *redactions) replace(b []byte, keepLength bool) (out []byte, names []string) {
-	s := newRedaction(set)
-	s.b, s.final, s.keepLength = b, true, keepLength
-	s.redact()
+	s := redactionPool.Get().(*redaction)
+	defer s.free()
+	s.start(set, b, keepLength)
 	if len(s.found) == 0 {
 		return b, nil
 	}
-	return append(s.out, b[s.sent:]...), s.names()
+	out, s.out = append(s.out, b[s.sent:]...), nil
+	return out, s.names()
+}
+
+// replaceString is replace that copies only what is changed.
+func (set *redactions) replaceString(v string) (out string, names []string) {
+	s := redactionPool.Get().(*redaction)
+	defer s.free()
+	s.scratch = append(s.scratch[:0], v...)
+	s.start(set, s.scratch, false)
+	if len(s.found) == 0 {
+		return v, nil
+	}
+	return string(append(s.out, s.b[s.sent:]...)), s.names()
+}
+
+var redactionPool = sync.Pool{New: func() any { return new(redaction) }}
+
+// maxScratch is the largest text whose buffer is kept for the next one.
+const maxScratch = 64 << 10
+
+// start redacts a whole text.
+func (s *redaction) start(set *redactions, b []byte, keepLength bool) {
+	s.set, s.keepLength = set, keepLength
+	s.m, s.levels, s.view = set.m, set.levels, view{b: b, final: true, escapes: set.escapes}
+	s.redact()
+}
+
+// free gives a redaction back without what it was about.
+func (s *redaction) free() {
+	work, scratch := s.work, s.scratch
+	if cap(scratch) > maxScratch {
+		scratch = nil
+	}
+	clear(scratch)
+	*s = redaction{scratch: scratch[:0]}
+	if cap(work) > len(s.room) {
+		s.work = work
+	}
+	redactionPool.Put(s)
 }
 
 // Header replaces values in the values of a header or trailer, in place, and
@@ -69,16 +107,17 @@ func (r *Redactor) Header(h http.Header) (names []string) {
 	if !r.Active() {
 		return nil
 	}
+	set := r.set.Load()
 	for name, values := range h {
-		if _, in := r.Bytes([]byte(name)); len(in) > 0 {
+		if _, in := set.replaceString(name); len(in) > 0 {
 			names = append(names, in...)
 			delete(h, name)
 			continue
 		}
 		for i, v := range values {
-			if out, in := r.Bytes([]byte(v)); len(in) > 0 {
+			if out, in := set.replaceString(v); len(in) > 0 {
 				values = slices.Clone(values) // who else has the list is not known
-				values[i] = string(out)
+				values[i] = out
 				h[name] = values
 				names = append(names, in...)
 			}
@@ -97,7 +136,8 @@ type redaction struct {
 	out   []byte // only when something was replaced
 	found map[string]bool
 
-	keepLength bool // put in as many bytes as were taken out
+	keepLength bool   // put in as many bytes as were taken out
+	scratch    []byte // room for a text
 }
 
 func newRedaction(set *redactions) *redaction {
