@@ -79,7 +79,23 @@ domains:
 There are no wildcards, and no entry for every host. A public suffix such as ` + "`com` or `co.uk`" + ` is refused in a list that
 allows. An empty list allows nothing, whichever list it is.`,
 	"secrets":          unenforcedNote,
-	"secret_injection": unenforcedNote,
+	"secret_injection": unenforcedNote + `
+
+` + "```yaml" + `
+# cage.yaml
+name: my-cage
+domains: {allow: [api.example.com, git.example.com]}
+secret_injection:
+  - env: API_KEY
+    inject_to: [api.example.com]   # that name alone; .example.com would be every name under it too
+  - env: GIT_TOKEN
+    inject_to: [git.example.com]
+    methods: [GET, POST]
+    paths: ["/org/**"]
+` + "```" + `
+
+A placeholder on its way to any other host, or where its rule does not inject it, is blocked. So is every other credential on a host of
+` + "`inject_to`" + `. In bodies to such a host placeholders are text, unless ` + "`inject_body`" + ` is set.`,
 	"entropy":          unenforcedNote,
 	"content_type":     unenforcedNote,
 	"inspectors":       unenforcedNote,

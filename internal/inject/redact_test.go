@@ -3,6 +3,7 @@ package inject
 import (
 	"bytes"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -264,7 +265,7 @@ func TestHeader(t *testing.T) {
 	if shared[1] != "t=other-value" {
 		t.Error("the list was changed for whoever else has it")
 	}
-	if _, ok := h["s3cr3t-value"]; ok {
+	if slices.Contains(slices.Collect(maps.Keys(h)), "s3cr3t-value") {
 		t.Error("a name that is a value was kept")
 	}
 	for _, vv := range h {

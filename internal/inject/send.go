@@ -306,13 +306,24 @@ type BodyInjection struct{ set *redactions }
 
 // Body returns what injects into the body of a request that the Policy let
 // pass, and nil when nothing does: without inject_body, in a body with a
-// content coding, and in messages that have their length in front.
+// content coding, and in messages that have their length in front. For a host
+// of redact_to it is what puts placeholders in place of values.
 func (in *Injector) Body(ctx context.Context, req *inspect.Request) (*BodyInjection, error) {
+	if in.RedactsBody(req) && in.redactor.Active() {
+		return &BodyInjection{in.redactor.set.Load()}, nil
+	}
 	s := in.sender(ctx, req)
 	if !slices.ContainsFunc(s.rules, func(r *rule) bool { return r.InjectBody }) || !injectable(req.Header) {
 		return nil, nil
 	}
 	return s.body(syntaxOf(req.Header.Get("Content-Type")))
+}
+
+// RedactsBody reports whether real values in the body of a request are replaced
+// by their placeholders. Where they are not, as in a compressed body, they must
+// be blocked.
+func (in *Injector) RedactsBody(req *inspect.Request) bool {
+	return in.RedactsTo(req.Host) && injectable(req.Header)
 }
 
 // injectable reports whether anything can be put into a body.

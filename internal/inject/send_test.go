@@ -182,6 +182,17 @@ func TestRedactTo(t *testing.T) {
 	if _, err := in.Head(context.Background(), request(t, "GET", "https://logs.test/"+realA)); err == nil || strings.Contains(err.Error(), realA) {
 		t.Errorf("a value in the path: %v", err)
 	}
+	b, err := in.Body(context.Background(), r)
+	if err != nil || b == nil {
+		t.Fatal(b, err)
+	}
+	if got, _ := b.Bytes([]byte("it was " + realA)); string(got) != "it was "+placeholderA {
+		t.Errorf("a body: %q", got)
+	}
+	compressed := request(t, "POST", "https://logs.test/", "Content-Encoding", "gzip")
+	if b, _ := in.Body(context.Background(), compressed); b != nil || in.RedactsBody(compressed) || !in.RedactsBody(r) {
+		t.Error("a compressed body is redacted")
+	}
 	if got, _, _ := in.Message(context.Background(), r, []byte(realA)); string(got) != placeholderA {
 		t.Errorf("a message: %q", got)
 	}
@@ -273,6 +284,45 @@ func FuzzHead(f *testing.F) {
 		}
 		if strings.Count(out.URL.RawQuery, "&") != strings.Count(query, "&") || strings.ContainsAny(out.URL.RawQuery, "#\r\n ") && !strings.ContainsAny(query, "#\r\n ") {
 			t.Fatalf("query %q became %q", query, out.URL.RawQuery)
+		}
+	})
+}
+
+// FuzzPolicy holds that a placeholder in anything that goes to a host without a
+// rule is blocked, and that a value that would split a header is not sent.
+func FuzzPolicy(f *testing.F) {
+	f.Add("Authorization", "Bearer ", "/x?a=", "body", uint8(0))
+	f.Add("Cookie", "a=b; c=", "/%7B?key=1&", "{}", uint8(1))
+	f.Add("Sec-Websocket-Protocol", "bearer, x", "/", "--", uint8(2))
+	f.Add("Authorization", "Basic dTpw", "/&colon;", "%25", uint8(3))
+	in, err := New(config.Injection{Rules: []config.InjectionRule{rule1()}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, name, value, target, body string, place uint8) {
+		const evil = "https://evil.test"
+		u, err := url.Parse(evil + target)
+		if err != nil || u.Host != "evil.test" {
+			return
+		}
+		r := request(t, "POST", evil, name, value)
+		r.URL = u
+		switch place % 4 {
+		case 0:
+			r.Header.Add(name, value+placeholderA)
+		case 1:
+			r.URL.RawQuery += "&" + url.QueryEscape(placeholderA)
+		case 2:
+			body += placeholderA
+		default:
+			r.Header.Add("Authorization", "Basic "+b64(value+placeholderA+value))
+		}
+		if v := decide(in, content(r, body)); v.Allowed() || !strings.Contains(v.Reason, "unauthorized domain") {
+			t.Fatalf("%v %q", v.Decision, v.Reason)
+		}
+		r.Host = hostname.MustParse("api.test")
+		if v := decide(in, content(r, body)); strings.Contains(v.Reason, "failed") {
+			t.Fatalf("%q", v.Reason)
 		}
 	})
 }
