@@ -128,11 +128,11 @@ func TestUndecodable(t *testing.T) {
 			if known {
 				length = int64(len(tt.body))
 			}
-			_, out, err := respond(r, header("Content-Encoding", tt.coding), tt.body, length, 50)
+			_, out, err := respond(r, header("Content-Encoding", tt.coding), tt.body, length, 5000)
 			if !Undecodable(err) {
 				t.Errorf("%s: %v", tt.name, err)
 			}
-			if oracle([]byte(out), []byte(theValue)) {
+			if strings.Contains(out, theValue) {
 				t.Errorf("%s: the value came through", tt.name)
 			}
 		}

@@ -87,7 +87,9 @@ func FuzzRedact(f *testing.F) {
 	i := 0
 	for _, value := range values {
 		for e := range len(kinds) + 2 {
-			i++
+			if i++; i%5 > 0 {
+				continue // TestEveryForm has them all
+			}
 			f.Add([]byte(value), uint8(e), uint8(i), uint8(i%29), []byte("before \\"), []byte("\" after"), uint64(i))
 		}
 	}

@@ -215,8 +215,12 @@ type Stream struct {
 	err  error
 }
 
-// streamSize is how much is read at once, in bytes.
-const streamSize = 64 << 10
+// How much is read at once, in bytes: little, until there was more. Most streams
+// that are open are events that come one by one.
+const (
+	firstSize  = 4 << 10
+	streamSize = 64 << 10
+)
 
 // Reader returns a Stream that redacts src. An Active Redactor is needed.
 func (r *Redactor) Reader(src io.Reader) *Stream {
@@ -243,10 +247,6 @@ func (t *Stream) Read(p []byte) (int, error) {
 	t.out = t.out[n:]
 	return n, nil
 }
-
-// errNoProgress is what io.Reader's contract has for readers that return
-// nothing for ever.
-var errNoProgress = io.ErrNoProgress
 
 // fill reads once, and decides what it can.
 func (t *Stream) fill() {
@@ -282,7 +282,7 @@ func (t *Stream) read(held int) (n int, err error) {
 			return n, err
 		}
 	}
-	return 0, errNoProgress
+	return 0, io.ErrNoProgress
 }
 
 // compact moves what is held to the front of the buffer, makes room behind it,
@@ -293,7 +293,11 @@ func (t *Stream) compact() (held int) {
 	keep := min(s.next, s.sent, len(s.b))
 	held = len(s.b) - keep
 	room := t.room
-	if need := held + streamSize; cap(room) < need {
+	size := firstSize
+	if cap(room) > 0 && len(s.b) == cap(room) {
+		size = streamSize // the last read filled it
+	}
+	if need := held + size; cap(room) < need {
 		room = make([]byte, max(need, 2*held))
 	}
 	room = room[:cap(room)]

@@ -67,6 +67,10 @@ var values = map[string]string{
 func TestEveryForm(t *testing.T) {
 	for kind, value := range values {
 		r := testRedactor(value, "{{PLACEHOLDER}}")
+		step := 3 // every place for what is short enough
+		if len(value) < 20 {
+			step = 1
+		}
 		for _, enc := range encodings() {
 			text := enc.of(value)
 			if !oracle([]byte(text), []byte(value)) {
@@ -81,15 +85,12 @@ func TestEveryForm(t *testing.T) {
 				if got := r.String(whole); got != string(out) {
 					t.Errorf("%s, %s: String gives %q, Bytes %q", kind, enc.name, got, out)
 				}
-				for _, n := range []int{1, 2, 3, 7, 64} {
+				for _, n := range []int{1, 2, 7} {
 					if got := readAll(t, r.Reader(&pieces{[]byte(whole), n})); got != string(out) {
 						t.Fatalf("%s, %s in pieces of %d: %q, want %q", kind, enc.name, n, got, out)
 					}
 				}
-				for cut := range whole {
-					if around[0] == " " {
-						break // once is enough for what is slow
-					}
+				for cut := 0; cut < len(whole) && around[0] != " "; cut += step {
 					two := io.MultiReader(strings.NewReader(whole[:cut]), strings.NewReader(whole[cut:]))
 					if got := readAll(t, r.Reader(two)); got != string(out) {
 						t.Fatalf("%s, %s cut at %d: %q, want %q", kind, enc.name, cut, got, out)
