@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"net/http"
 	"regexp"
 	"slices"
 	"strings"
@@ -37,16 +38,44 @@ type Injection struct {
 // InjectionRule says which placeholder stands for which secret, and where it
 // may go.
 type InjectionRule struct {
-	Env         string
-	Placeholder string
-	InjectTo    []Target
-	Position    Position
+	Env           string
+	Placeholder   string   // empty for one that is made and kept
+	InjectTo      []Target // empty for nowhere
+	Methods       []string // empty for all
+	Paths         []string // patterns for inspect.MatchPath; empty for all
+	InjectHeaders []string // empty for those whose name contains auth, key or token
+	InjectBody    bool
+	InjectQuery   bool
+	Source        string // where the value comes from; empty for the store
+	Transform     Transform
+	Foreign       string // what is done with another credential: block, flag or allow
+	Position      Position
 }
 
-// Target is a host that may get a secret.
+// Target is a host that may get a secret, and where it is a zone every name
+// under it.
 type Target struct {
-	Host  hostname.Name
-	Exact bool // "=api.example.com"
+	Host hostname.Name
+	Zone bool // ".example.com"
+}
+
+// Match reports whether a host is the target's.
+func (t Target) Match(host hostname.Name) bool {
+	return !host.IsZero() && host == t.Host || t.Zone && host.Within(t.Host)
+}
+
+// Transform makes a short-lived credential out of a secret. Its settings are
+// checked by shape alone; what they mean is for the transform.
+type Transform struct {
+	Type     string // empty for none
+	Settings map[string]Setting
+}
+
+// Setting is one setting of a transform, of which one field is set.
+type Setting struct {
+	Text string
+	List []string
+	Map  map[string]string
 }
 
 // Entropy is the section entropy.
@@ -161,12 +190,32 @@ var ruleKeys = []key[InjectionRule]{
 		name: "env", typ: "text", doc: "Name of the secret, and of the variable that holds the placeholder. Required.",
 		read: func(d *decoder, v value, r *InjectionRule) { r.Env, _ = d.envName(v) },
 	},
-	textKey("placeholder", "", "What the agent has in place of the secret. Required.", func(r *InjectionRule) *string { return &r.Placeholder }),
+	textKey("placeholder", "", "What the agent has in place of the secret. Without it one is made that cannot be guessed, and kept.", func(r *InjectionRule) *string { return &r.Placeholder }),
 	{
-		name: "inject_to", typ: typeList, doc: "Hosts that get the secret; =host is that name alone. Empty is none.",
+		name: "inject_to", typ: typeList, doc: "Hosts that get the secret: example.com is that name alone, .example.com every name under it too. Empty is none.",
 		read: func(d *decoder, v value, r *InjectionRule) { r.InjectTo = list(d, v, d.target) },
 	},
+	{name: "methods", typ: typeList, doc: "The HTTP methods it is injected for. Without it, all.", read: func(d *decoder, v value, r *InjectionRule) { r.Methods = d.methods(v) }},
+	{name: "paths", typ: typeList, doc: "The paths it is injected for, written as in domains. Without it, all.", read: func(d *decoder, v value, r *InjectionRule) { r.Paths = d.paths(v) }},
+	{
+		name: "inject_headers", typ: typeList, doc: "The headers it is injected into. Without it, those whose name contains auth, key or token.",
+		read: func(d *decoder, v value, r *InjectionRule) {
+			if d.some(v, "the headers whose name contains auth, key or token") {
+				r.InjectHeaders = list(d, v, d.headerName)
+			}
+		},
+	},
+	boolKey("inject_body", "false", "Inject into bodies and WebSocket messages too.", func(r *InjectionRule) *bool { return &r.InjectBody }),
+	boolKey("inject_query", "false", "Inject into values of the query too.", func(r *InjectionRule) *bool { return &r.InjectQuery }),
+	{name: "source", typ: "text", def: "store", doc: "Where the secret comes from: store, env:VAR, file:PATH, cmd:COMMAND, systemd-creds:NAME or podman:NAME.", read: readSource},
+	{name: "transform", typ: "text, or a map", doc: "What short-lived credential is made of the secret; a map has type and the settings of that.", read: readTransform},
+	choiceKey("foreign_credentials", "block", "What is done with a credential other than the placeholder, on a host that gets the secret.", []string{"block", "flag", "allow"}, func(r *InjectionRule) *string { return &r.Foreign }),
 }
+
+var (
+	sources    = []string{"env", "file", "cmd", "systemd-creds", "podman"}
+	transforms = []string{"google-jwt-bearer", "github-app", "aws-sigv4", "oauth2-refresh", "basic"}
+)
 
 var inspectorKeys = []key[InspectorRef]{
 	textKey("name", "", "Name of the inspector. Required.", func(i *InspectorRef) *string { return &i.Name }),
@@ -213,27 +262,108 @@ func readAllowTo(d *decoder, v value, s *Secrets) {
 	})
 }
 
-// host reads a host without a port that secrets may go to.
+// host reads a host without a port, which stands for every name under it too.
 func (d *decoder) host(v value) (hostname.Name, bool) {
-	t, ok := d.target(v)
-	if ok && t.Exact {
+	e, ok := d.hostAlone(v)
+	switch {
+	case !ok || !e.Exact && !d.notSuffix(v, e.Host, ""):
+		return hostname.Name{}, false
+	case e.Exact:
 		d.fail(v, "exact names are not supported here", "write the name without =")
 		return hostname.Name{}, false
 	}
-	return t.Host, ok
+	return e.Host, true
 }
 
+// target reads a host that may get a secret: unlike a host elsewhere it is that
+// name alone, unless it begins with a dot.
 func (d *decoder) target(v value) (Target, bool) {
+	if rest, ok := strings.CutPrefix(v.n.Value, "*."); ok && v.n.Kind == yaml.ScalarNode {
+		d.fail(v, fmt.Sprintf("%q is no host", clip(v.n.Value)), fmt.Sprintf("write .%s for it and every name under it", clip(rest)))
+		return Target{}, false
+	}
+	e, ok := d.hostAlone(v)
+	zone := strings.HasPrefix(v.n.Value, ".")
+	if !ok || zone && !d.notSuffix(v, e.Host, "") {
+		return Target{}, false
+	}
+	return Target{Host: e.Host, Zone: zone}, true
+}
+
+func (d *decoder) hostAlone(v value) (rawEntry, bool) {
 	var e rawEntry
 	before := len(d.errs)
 	readHost(d, v, &e)
 	if len(e.Ports) > 0 {
 		d.fail(v, "it has a port", "write the host alone")
 	}
-	if len(d.errs) > before || !e.Exact && !d.notSuffix(v, e.Host, "") {
-		return Target{}, false
+	return e, len(d.errs) == before
+}
+
+func (d *decoder) headerName(v value) (string, bool) {
+	s, ok := d.text(v)
+	if ok && strings.Trim(strings.ToLower(s), "abcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+-.^_`|~") != "" {
+		d.fail(v, fmt.Sprintf("%q is no name of a header", clip(s)), "write one such as X-Api-Key, without a colon")
+		return "", false
 	}
-	return Target{Host: e.Host, Exact: e.Exact}, true
+	return http.CanonicalHeaderKey(s), ok
+}
+
+func readSource(d *decoder, v value, r *InjectionRule) {
+	s, ok := d.text(v)
+	kind, rest, _ := strings.Cut(s, ":")
+	switch {
+	case !ok || s == "store":
+		return
+	case !slices.Contains(sources, kind):
+		d.fail(v, fmt.Sprintf("%q is no source of a secret", clip(kind)), hintChoice(kind, append([]string{"store"}, sources...)))
+		return
+	case rest == "":
+		d.fail(v, "it does not say which", fmt.Sprintf("write %s:NAME", kind))
+		return
+	case kind == "env" && !isEnvName(rest):
+		d.fail(v, fmt.Sprintf("%q is no name of an environment variable", clip(rest)), "use letters, digits and _, and begin with no digit")
+		return
+	}
+	r.Source = s
+}
+
+func readTransform(d *decoder, v value, r *InjectionRule) {
+	if v.n.Kind == yaml.ScalarNode && !v.isNull() {
+		r.Transform.Type, _ = d.choice(v, transforms)
+		return
+	}
+	typed := false
+	d.table(v, func(k, v value) {
+		if k.n.Value == "type" {
+			typed = true
+			r.Transform.Type, _ = d.choice(v, transforms)
+			return
+		}
+		if s, ok := d.setting(v); ok {
+			if r.Transform.Settings == nil {
+				r.Transform.Settings = make(map[string]Setting)
+			}
+			r.Transform.Settings[k.n.Value] = s
+		}
+	})
+	if !typed {
+		d.fail(v, "it has no type", "add type: and one of "+strings.Join(transforms, ", "))
+	}
+}
+
+func (d *decoder) setting(v value) (s Setting, ok bool) {
+	before := len(d.errs)
+	switch v.n.Kind {
+	case yaml.SequenceNode:
+		s.List = list(d, v, d.literal)
+	case yaml.MappingNode:
+		s.Map = make(map[string]string)
+		d.table(v, func(k, v value) { s.Map[k.n.Value], _ = d.literal(v) })
+	default:
+		s.Text, _ = d.literal(v)
+	}
+	return s, len(d.errs) == before
 }
 
 func (d *decoder) pattern(v value) (Pattern, bool) {
@@ -284,30 +414,41 @@ func readInjection(d *decoder, v value, c *Config) {
 	default:
 		fields(d, v, injectionKeys, &c.Injection)
 	}
-	seen := make(map[string]int)
-	for _, r := range c.Injection.Rules {
-		if first := seen[r.Placeholder]; first > 0 {
-			d.add(r.Position, 1, fmt.Sprintf("its placeholder is that of the rule on line %d", first), "give every secret a placeholder of its own")
-			continue
-		}
-		seen[r.Placeholder] = r.Position.Line
-	}
+	d.distinct(c.Injection.Rules)
 	if len(c.Injection.Rules)+len(c.Injection.RedactTo) > 0 {
 		c.Unenforced = append(c.Unenforced, d.keyOf(v))
 	}
 }
 
+// distinct refuses rules that could be taken for one another, and warns of
+// those that do not do what somebody may expect.
+func (d *decoder) distinct(rules []InjectionRule) {
+	placeholders, envs := make(map[string]int), make(map[string]int)
+	for _, r := range rules {
+		if first := placeholders[r.Placeholder]; first > 0 && r.Placeholder != "" {
+			d.add(r.Position, 1, fmt.Sprintf("its placeholder is that of the rule on line %d", first), "give every secret a placeholder of its own")
+			continue
+		}
+		if first := envs[r.Env]; first > 0 {
+			d.add(r.Position, 1, fmt.Sprintf("its env is that of the rule on line %d", first), "name all hosts in one rule")
+			continue
+		}
+		placeholders[r.Placeholder], envs[r.Env] = r.Position.Line, r.Position.Line
+		if len(r.InjectTo) == 0 {
+			d.warn(r.Position, r.Env+" is injected nowhere, because inject_to names no host")
+		}
+		if r.Placeholder != "" && !strings.HasPrefix(r.Placeholder, "agentcage:secret:"+r.Env+":") {
+			d.warn(r.Position, "the placeholder of "+r.Env+" can be guessed: text that holds it by chance or by design stands for the secret; remove it, and one is made that cannot")
+		}
+	}
+}
+
 func (d *decoder) rule(v value) (InjectionRule, bool) {
-	r := InjectionRule{Position: v.position()}
+	r := InjectionRule{Foreign: "block", Position: v.position()}
 	before := len(d.errs)
 	fields(d, v, ruleKeys, &r)
-	switch {
-	case len(d.errs) > before:
-		return r, false
-	case r.Env == "":
+	if len(d.errs) == before && r.Env == "" {
 		d.fail(v, "it has no env", "add env: NAME")
-	case r.Placeholder == "":
-		d.fail(v, "it has no placeholder", fmt.Sprintf(`add placeholder: "{{%s}}"`, r.Env))
 	}
 	return r, len(d.errs) == before
 }

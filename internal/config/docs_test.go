@@ -110,7 +110,23 @@ budget:
 ` + "```" + ``,
 	"secrets": ` The patterns, and what is looked through, are in [its README](../internal/inspect/secrets/README.md). A pattern by
 ` + "`env`" + ` is the value of that variable where the gateway runs: [it is looked for](../internal/inspect/known/README.md) in every form and in pieces.`,
-	"secret_injection": unenforcedNote,
+	"secret_injection": `
+
+` + "```yaml" + `
+# cage.yaml
+name: my-cage
+domains: {allow: [api.example.com, git.example.com]}
+secret_injection:
+  - env: API_KEY
+    inject_to: [api.example.com]   # that name alone; .example.com would be every name under it too
+  - env: GIT_TOKEN
+    inject_to: [git.example.com]
+    methods: [GET, POST]
+    paths: ["/org/**"]
+` + "```" + `
+
+A placeholder on its way to any other host, or where its rule does not inject it, is blocked. So is every other credential on a host of
+` + "`inject_to`" + `. In bodies to such a host placeholders are text, unless ` + "`inject_body`" + ` is set.`,
 	"entropy":          ` False switches it off. What it finds and what it cannot is in internal/inspect/entropy/README.md.`,
 	"content_type":     ` False switches it off. What it finds and what it cannot is in internal/inspect/contenttype/README.md.`,
 	"inspectors":       unenforcedNote,

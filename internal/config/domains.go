@@ -332,13 +332,15 @@ func explainHost(s string, err error) (why, hint string) {
 	return why + ": " + reason, "write a name such as example.com, or an address"
 }
 
-// readMethods takes capitals only: methods are case-sensitive (RFC 9110
-// section 9.1), and "get" would match nothing.
-func readMethods(d *decoder, v value, e *rawEntry) {
+func readMethods(d *decoder, v value, e *rawEntry) { e.Methods = d.methods(v) }
+
+// methods takes capitals only: methods are case-sensitive (RFC 9110 section
+// 9.1), and "get" would match nothing.
+func (d *decoder) methods(v value) []string {
 	if !d.some(v, "every method") {
-		return
+		return nil
 	}
-	e.Methods = list(d, v, func(v value) (string, bool) {
+	return list(d, v, func(v value) (string, bool) {
 		s, ok := d.text(v)
 		switch {
 		case !ok:
@@ -366,11 +368,13 @@ func (d *decoder) some(v value, all string) bool {
 	return true
 }
 
-func readPaths(d *decoder, v value, e *rawEntry) {
+func readPaths(d *decoder, v value, e *rawEntry) { e.Paths = d.paths(v) }
+
+func (d *decoder) paths(v value) []string {
 	if !d.some(v, "every path") {
-		return
+		return nil
 	}
-	e.Paths = list(d, v, func(v value) (string, bool) {
+	return list(d, v, func(v value) (string, bool) {
 		s, ok := d.text(v)
 		if !ok {
 			return "", false

@@ -107,7 +107,7 @@ func knownValues(c *config.Config, getenv func(string) (string, bool)) ([]known.
 		}
 		value := known.Value{Name: p.Name, Bytes: []byte(v)}
 		for _, host := range c.Secrets.AllowToDomains[p.Name] {
-			value.AllowTo = append(value.AllowTo, config.Target{Host: host})
+			value.AllowTo = append(value.AllowTo, config.Target{Host: host, Zone: true})
 		}
 		out = append(out, value)
 	}

@@ -269,7 +269,7 @@ func TestPublicParts(t *testing.T) {
 func TestAllowTo(t *testing.T) {
 	s := new(Set)
 	if err := s.Replace("test", []Value{{Name: "KEY", Bytes: []byte(token), AllowTo: []config.Target{
-		{Host: hostname.MustParse("zone.test")}, {Host: hostname.MustParse("exact.test"), Exact: true},
+		{Host: hostname.MustParse("zone.test"), Zone: true}, {Host: hostname.MustParse("exact.test")},
 	}}}); err != nil {
 		t.Fatal(err)
 	}

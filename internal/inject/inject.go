@@ -1,0 +1,290 @@
+// Package inject keeps secrets from the agent: it replaces placeholders by real
+// values in what leaves, where a rule says so, and real values by placeholders
+// in what comes back, wherever they are.
+//
+// It knows nothing of connections. The engine asks the Policy about every piece
+// of a flow, as a content inspector of the chain; calls Head and Body for a
+// request that the chain let pass; and passes every response through the
+// Redactor. All of it is safe for concurrent use.
+package inject
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/agentcage/agentcage/internal/config"
+	"github.com/agentcage/agentcage/internal/hostname"
+	"github.com/agentcage/agentcage/internal/inspect"
+	"github.com/agentcage/agentcage/internal/secret"
+)
+
+// maxKnown is how many values of one secret are remembered. The oldest is
+// forgotten first.
+const maxKnown = 32
+
+// Minter makes the value that is injected when it is needed: a transform of a
+// secret that itself never leaves. Mint is called for every request, so that
+// an implementation keeps what it made; it must be safe for concurrent use.
+// Its error becomes a part of the reason of a block, and holds no value.
+type Minter interface {
+	Mint(ctx context.Context) (v secret.Value, expires time.Time, err error)
+}
+
+// Injector is the rules of one cage with the values of its secrets. A zero
+// value of a secret blocks every request that has its placeholder.
+type Injector struct {
+	rules    []*rule
+	redactTo []hostname.Name
+	spots    *matcher    // placeholders in every form
+	plain    *redactions // placeholders as they are
+	redactor Redactor
+
+	mu    sync.Mutex // guards what follows
+	known []Known
+}
+
+// rule is one rule with its value.
+type rule struct {
+	config.InjectionRule
+	id int
+
+	mu     sync.Mutex // guards what follows
+	value  secret.Value
+	why    string // there is no value
+	minter Minter
+}
+
+// Known is a value that is, was, or may become real, and what stands for it.
+type Known struct {
+	Env         string
+	Placeholder string
+	Value       secret.Value
+	Until       time.Time // zero for ever
+}
+
+// New returns an injector without values. Every rule must have a placeholder.
+func New(cfg config.Injection) (*Injector, error) {
+	in := &Injector{redactTo: slices.Clone(cfg.RedactTo), plain: &redactions{}}
+	seen := make(map[string]string)
+	var all, plain []needle
+	for i, r := range cfg.Rules {
+		if err := secret.CheckPlaceholder(r.Placeholder); err != nil {
+			return nil, fmt.Errorf("cannot use the placeholder of %s: %w", r.Env, err)
+		}
+		if other, ok := seen[r.Placeholder]; ok {
+			return nil, fmt.Errorf("cannot use the placeholder of %s: it is that of %s", r.Env, other)
+		}
+		seen[r.Placeholder] = r.Env
+		p := []byte(r.Placeholder)
+		in.rules = append(in.rules, &rule{InjectionRule: r, id: i})
+		all = append(all, needles(i, p, p)...)
+		plain = append(plain, newNeedle(i, plainForm, p, p))
+	}
+	in.spots, in.plain.m = newMatcher(all), newMatcher(plain)
+	return in, nil
+}
+
+// Redactor returns what takes values out of what comes back. It learns every
+// value that the injector is given.
+func (in *Injector) Redactor() *Redactor { return &in.redactor }
+
+// Active reports whether there is any rule.
+func (in *Injector) Active() bool { return in != nil && len(in.rules) > 0 }
+
+// Set gives a secret its value, from the next request on. The value before it
+// is redacted further on: it may still be valid, and come back late.
+func (in *Injector) Set(env string, v secret.Value) error {
+	r := in.rule(env)
+	if r == nil {
+		return fmt.Errorf("cannot set %s: no rule is for it", env)
+	}
+	if v.IsZero() {
+		return fmt.Errorf("cannot set %s: it has no value", env)
+	}
+	in.learn(Known{Env: env, Placeholder: r.Placeholder, Value: v})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.value, r.why = v, ""
+	return nil
+}
+
+// Unset takes a secret its value, and says why: requests with its placeholder
+// are blocked with that reason.
+func (in *Injector) Unset(env, why string) {
+	if r := in.rule(env); r != nil {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.value, r.why = secret.Value{}, why
+	}
+}
+
+// SetMinter has the values of a secret made when they are needed. A nil Minter
+// is none.
+func (in *Injector) SetMinter(env string, m Minter) error {
+	r := in.rule(env)
+	if r == nil {
+		return fmt.Errorf("cannot set %s: no rule is for it", env)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.minter = m
+	return nil
+}
+
+// Guard makes a value known that is never injected: what a transform makes its
+// tokens of, or a token. A zero until is for ever. The env needs a rule.
+func (in *Injector) Guard(env string, v secret.Value, until time.Time) error {
+	r := in.rule(env)
+	if r == nil || v.IsZero() {
+		return fmt.Errorf("cannot guard %s: there is no rule or no value", env)
+	}
+	in.learn(Known{Env: env, Placeholder: r.Placeholder, Value: v, Until: until})
+	return nil
+}
+
+// Known returns every value that must not be seen, the newest last: those in
+// use, those before them, and those that transforms made until they expire.
+func (in *Injector) Known() []Known {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.expire(time.Now())
+	return slices.Clone(in.known)
+}
+
+func (in *Injector) rule(env string) *rule {
+	for _, r := range in.rules {
+		if r.Env == env {
+			return r
+		}
+	}
+	return nil
+}
+
+// learn takes up a value, and gives the redactor a new set.
+func (in *Injector) learn(k Known) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.expire(time.Now())
+	count, oldest := 0, -1
+	for i, have := range in.known {
+		if have.Env != k.Env {
+			continue
+		}
+		if have.Value.Equal(k.Value) {
+			if later(k.Until, have.Until) {
+				in.known[i].Until = k.Until
+			}
+			return
+		}
+		if count++; oldest < 0 {
+			oldest = i
+		}
+	}
+	if count >= maxKnown {
+		in.known = slices.Delete(in.known, oldest, oldest+1)
+	}
+	in.known = append(in.known, k)
+	in.rebuild()
+}
+
+// later reports whether a is later than b, where the zero time is for ever.
+func later(a, b time.Time) bool { return !b.IsZero() && (a.IsZero() || a.After(b)) }
+
+func (in *Injector) expire(now time.Time) {
+	in.known = slices.DeleteFunc(in.known, func(k Known) bool { return !k.Until.IsZero() && k.Until.Before(now) })
+}
+
+func (in *Injector) rebuild() {
+	set := &redactions{levels: levels, escapes: allEscapes}
+	var all []needle
+	for i, k := range in.known {
+		set.names = append(set.names, k.Env)
+		k.Value.Reveal(func(b []byte) { all = append(all, needles(i, b, []byte(k.Placeholder))...) })
+	}
+	set.m = newMatcher(all)
+	in.redactor.set.Store(set)
+}
+
+// errNoValue is why a placeholder cannot be replaced.
+type errNoValue struct{ env, why string }
+
+func (e errNoValue) Error() string {
+	if e.why == "" {
+		return fmt.Sprintf("secret %s has no value: agentcage secret set CAGE %s", e.env, e.env)
+	}
+	return fmt.Sprintf("secret %s has no value: %s", e.env, e.why)
+}
+
+// current returns the value that is to be injected. A minted one is known to
+// the redactor before it is used.
+func (in *Injector) current(ctx context.Context, r *rule) (secret.Value, error) {
+	r.mu.Lock()
+	v, why, minter := r.value, r.why, r.minter
+	r.mu.Unlock()
+	if minter == nil {
+		if v.IsZero() {
+			return v, errNoValue{r.Env, why}
+		}
+		return v, nil
+	}
+	v, expires, err := minter.Mint(ctx)
+	switch {
+	case err != nil:
+		return secret.Value{}, errNoValue{r.Env, in.redactor.String(err.Error())}
+	case v.IsZero():
+		return v, errNoValue{r.Env, "its transform made none"}
+	}
+	in.learn(Known{Env: r.Env, Placeholder: r.Placeholder, Value: v, Until: expires})
+	return v, nil
+}
+
+// to reports whether a rule is for a host.
+func (r *rule) to(host hostname.Name) bool {
+	return slices.ContainsFunc(r.InjectTo, func(t config.Target) bool { return t.Match(host) })
+}
+
+// covers reports whether a rule is for the method and path of a request. A path
+// that cannot be decoded without doubt is no path.
+func (r *rule) covers(req *inspect.Request) bool {
+	if len(r.Methods) > 0 && !slices.Contains(r.Methods, req.Method) {
+		return false
+	}
+	return len(r.Paths) == 0 || slices.ContainsFunc(r.Paths, func(g string) bool { return req.Path != "" && inspect.MatchPath(g, req.Path) })
+}
+
+// slotHeader reports whether a rule is for a header.
+func (r *rule) slotHeader(name string) bool {
+	if len(r.InjectHeaders) > 0 {
+		return slices.ContainsFunc(r.InjectHeaders, func(h string) bool { return strings.EqualFold(h, name) })
+	}
+	name = strings.ToLower(name)
+	return strings.Contains(name, "auth") || strings.Contains(name, "key") || strings.Contains(name, "token")
+}
+
+// boundTo returns the rules that are for a host.
+func (in *Injector) boundTo(host hostname.Name) []*rule {
+	var out []*rule
+	for _, r := range in.rules {
+		if r.to(host) {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// InjectsTo reports whether any rule is for a host.
+func (in *Injector) InjectsTo(host hostname.Name) bool { return in != nil && len(in.boundTo(host)) > 0 }
+
+// RedactsTo reports whether real values on their way to a host are replaced by
+// their placeholders instead of blocked. A rule for the host comes first.
+func (in *Injector) RedactsTo(host hostname.Name) bool {
+	return in != nil && !in.InjectsTo(host) && slices.ContainsFunc(in.redactTo, host.Within)
+}
+
+// errHeaderValue is why a value is not put into a header, which it would end.
+var errHeaderValue = errors.New("the value has a line break or a control character, and cannot stand in a header")
