@@ -158,7 +158,7 @@ func TestContent(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p, err := newPolicy(c, &ratelimit.State{})
+		p, err := newPolicy(c, new(state))
 		if err != nil || p.DropMessages() != want {
 			t.Errorf("%s: %v", text, err)
 		}
