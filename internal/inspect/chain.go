@@ -59,6 +59,7 @@ func (c *Chain) DecideContent(ctx context.Context, content *Content) Verdict {
 				return v
 			}
 		}
+		content.Prior = slices.Clip(v.Findings)
 	}
 	v.Reason = reasons(v.Findings)
 	return v

@@ -45,6 +45,10 @@ type Content struct {
 	Encoding  []string    // Content-Encoding as declared for the body
 	Body      []byte
 
+	// Prior is what the inspectors before found in this piece, enforced or
+	// not. The chain fills it in.
+	Prior []Finding
+
 	texts   []Text
 	textErr error
 	decoded bool
