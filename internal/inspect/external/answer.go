@@ -176,8 +176,18 @@ func ParseHello(data []byte) (Hello, error) {
 		return Hello{}, &SetupError{Why: clean(h.Error), Fix: clean(h.Hint)}
 	case h.Protocol != Protocol:
 		return Hello{}, fmt.Errorf("it speaks version %d of the protocol, and this version of agentcage %d", h.Protocol, Protocol)
-	case !h.Request && !h.Response:
-		return Hello{}, errors.New("it looks at neither requests nor responses")
 	}
 	return h, nil
+}
+
+// ErrIdle is said of an inspector that is never asked.
+var ErrIdle = errors.New("it looks at neither requests nor responses")
+
+// Asks reports whether an inspector wants to be asked about content that goes
+// this way.
+func (h Hello) Asks(d inspect.Direction) bool {
+	if d == inspect.ToServer {
+		return h.Request
+	}
+	return h.Response
 }

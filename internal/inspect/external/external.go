@@ -7,7 +7,9 @@
 package external
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"math"
 	"net/http"
@@ -60,6 +62,29 @@ type Fields struct {
 	PriorResults []Prior `json:"prior_results" expr:"prior_results"`
 }
 
+// Message is what an inspector is asked.
+type Message struct {
+	ID       uint64  `json:"id"`
+	Deadline int64   `json:"deadline_ms"` // from now
+	Call     string  `json:"call"`        // DirectionRequest or DirectionResponse
+	Context  *Fields `json:"context"`
+}
+
+// Encode writes a message as one line. A body that is the same as its text is
+// written as the text alone.
+func (m Message) Encode() ([]byte, error) {
+	if string(m.Context.Body) == m.Context.BodyText {
+		c := *m.Context
+		c.Body = nil
+		m.Context = &c
+	}
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	err := e.Encode(m) // ends the line
+	return b.Bytes(), err
+}
+
 // Prior is what an inspector said that was asked before, about the same piece.
 type Prior struct {
 	Inspector string `json:"inspector" expr:"inspector"`
@@ -82,6 +107,15 @@ const (
 
 // FieldsOf reads a piece of content. An error says that it cannot be decoded.
 func FieldsOf(ctx context.Context, c *inspect.Content) (*Fields, error) {
+	f, err := HeadOf(c)
+	if err == nil {
+		err = f.setBody(ctx, c)
+	}
+	return f, err
+}
+
+// HeadOf reads everything but the body, whose fields stay empty.
+func HeadOf(c *inspect.Content) (*Fields, error) {
 	kind, ok := kinds[c.Kind]
 	if !ok || c.Request == nil {
 		return nil, fmt.Errorf("unknown kind %d of content", c.Kind)
@@ -96,7 +130,7 @@ func FieldsOf(ctx context.Context, c *inspect.Content) (*Fields, error) {
 	f.setPlace(c.Request)
 	f.Headers = pairs(c.Header)
 	f.PriorResults = priors(c.Prior)
-	return f, f.setBody(ctx, c)
+	return f, nil
 }
 
 func (f *Fields) setPlace(r *inspect.Request) {

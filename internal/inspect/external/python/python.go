@@ -228,11 +228,7 @@ func (in *Inspector) Responses() bool { return in.hello.Response }
 // InspectContent asks a worker. A worker that did not give a proper answer is
 // ended.
 func (in *Inspector) InspectContent(ctx context.Context, c *inspect.Content) inspect.Result {
-	call := external.DirectionRequest
-	if c.Direction != inspect.ToServer {
-		call = external.DirectionResponse
-	}
-	if call == external.DirectionRequest && !in.hello.Request || call == external.DirectionResponse && !in.hello.Response {
+	if !in.hello.Asks(c.Direction) {
 		return inspect.Done()
 	}
 	deadline := time.Now().Add(in.o.Timeout)
@@ -247,7 +243,7 @@ func (in *Inspector) InspectContent(ctx context.Context, c *inspect.Content) ins
 	if err != nil {
 		return in.o.Failed(err.Error())
 	}
-	answer, err := w.ask(call, fields, deadline)
+	answer, err := w.ask(fields, deadline)
 	if err != nil {
 		w.close()
 		return in.o.Failed(err.Error())

@@ -107,9 +107,14 @@ return InspectionResult(inspector=self.name, action='flag', reason=json.dumps(se
 	}
 	in.Close()
 	for n, want := range []any{
-		"https://api.example.com/a/b?q=1", "api.example.com", "POST", [][]string{{"Content-Type", "text/plain"}, {"X-Two", "a"}, {"X-Two", "b"}},
-		map[string]string{"Content-Type": "text/plain", "X-Two": "a, b"}, "a, b", "a, b", "none", true, []string{"Content-Type", "X-Two"},
-		3, "text/plain", "68c3a9ff", "hé\uFFFD", 4, 2.0, [][]string{{"before", "flag", "info"}}, "https", 443, "/a/b", "q=1", "request", "request", true,
+		"https://api.example.com/a/b?q=1", "api.example.com", "POST",
+		[][]string{{"Content-Type", "text/plain"}, {"X-Two", "a"}, {"X-Two", "b"}},
+		map[string]string{"Content-Type": "text/plain", "X-Two": "a, b"},
+		"a, b", "a, b", "none", true,
+		[]string{"Content-Type", "X-Two"},
+		3, "text/plain", "68c3a9ff", "hé\uFFFD", 4, 2.0,
+		[][]string{{"before", "flag", "info"}},
+		"https", 443, "/a/b", "q=1", "request", "request", true,
 	} {
 		in := newInspector(t, s, Options{Workers: 1, Config: map[string]any{"n": n}, Source: source})
 		c := request(t, "https://api.example.com/a/b?q=1", "h\xc3\xa9\xff")

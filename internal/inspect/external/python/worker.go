@@ -29,14 +29,6 @@ type process struct {
 	dead chan struct{}
 }
 
-// message is what a worker is asked.
-type message struct {
-	ID       uint64           `json:"id"`
-	Deadline int64            `json:"deadline_ms"` // from now
-	Call     string           `json:"call"`        // external.DirectionRequest or DirectionResponse
-	Context  *external.Fields `json:"context"`
-}
-
 // answer is what it says to that.
 type answer struct {
 	ID     uint64          `json:"id"`
@@ -83,14 +75,17 @@ func (w *process) begin(opening []byte) error {
 	if w.hello, err = external.ParseHello(line); err != nil {
 		return err
 	}
+	if !w.hello.Request && !w.hello.Response {
+		return external.ErrIdle
+	}
 	return failed
 }
 
 // ask passes one message on and reads the answer to it. After an error the
 // worker is of no use.
-func (w *process) ask(call string, f *external.Fields, deadline time.Time) (answer, error) {
+func (w *process) ask(f *external.Fields, deadline time.Time) (answer, error) {
 	w.last++
-	line, err := encode(message{ID: w.last, Deadline: time.Until(deadline).Milliseconds(), Call: call, Context: f})
+	line, err := external.Message{ID: w.last, Deadline: time.Until(deadline).Milliseconds(), Call: f.Direction, Context: f}.Encode()
 	if err != nil {
 		return answer{}, errors.New("the message cannot be written")
 	}
@@ -104,20 +99,6 @@ func (w *process) ask(call string, f *external.Fields, deadline time.Time) (answ
 		return answer{}, err
 	}
 	return parseAnswer(line, w.last, w.in.Buffered())
-}
-
-// encode writes a body that is text as text only.
-func encode(m message) ([]byte, error) {
-	if string(m.Context.Body) == m.Context.BodyText {
-		c := *m.Context
-		c.Body = nil
-		m.Context = &c
-	}
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	err := e.Encode(m) // ends the line
-	return b.Bytes(), err
 }
 
 // readLine reads one line of bounded length. Its error is one for a reason.
