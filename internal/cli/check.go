@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/agentcage/agentcage/internal/config"
+	"github.com/agentcage/agentcage/internal/gateway"
 )
 
 func newCheck() *cobra.Command {
@@ -32,6 +33,9 @@ Exit codes: 0 the file is good, 2 it is not.`,
 // loadConfig reads a config; whatever is wrong with it is a usage error.
 func loadConfig(file string) (*config.Config, error) {
 	cfg, err := config.Load(file)
+	if err == nil {
+		err = gateway.CheckInspectors(cfg)
+	}
 	if err != nil {
 		return nil, &exitError{exitUsage, err}
 	}

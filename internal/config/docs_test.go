@@ -82,8 +82,29 @@ allows. An empty list allows nothing, whichever list it is.`,
 	"secret_injection": unenforcedNote,
 	"entropy":          unenforcedNote,
 	"content_type":     unenforcedNote,
-	"inspectors":       unenforcedNote,
+	"inspectors":       inspectorsNote,
 }
+
+const inspectorsNote = ` An entry with ` + "`path`" + ` is an inspector in Python or WebAssembly, one with ` + "`when`" + ` is a condition over
+the same fields, and one with neither sets what the section of a built-in inspector would set, and replaces it. See
+[inspectors.md](inspectors.md).
+
+` + "```yaml" + `
+# cage.yaml
+name: my-cage
+domains:
+  allow: [api.example.com]
+inspectors:
+  - name: my-check
+    path: ./my_inspector.py
+    config: {limit: 20}
+    timeout: 2s
+  - name: no-deletes
+    when: 'method == "DELETE" && host endsWith "example.com"'
+    action: block
+  - name: entropy
+    config: {threshold: 7.5}
+` + "```" + ``
 
 const unenforcedNote = ` This version reads and checks the section, and does not enforce it: a cage whose file asks for it is not started.`
 

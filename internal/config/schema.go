@@ -26,12 +26,13 @@ type Config struct {
 	Container   Container
 	Firecracker Firecracker
 
+	Inspectors []InspectorRef // those that are not built in, in their order
+
 	// What the file says of sections that this version has no code for.
 	Secrets     Secrets
 	Injection   Injection
 	Entropy     Entropy
 	ContentType ContentType
-	Inspectors  []InspectorRef
 
 	// Sections that are read and checked, and that this version has no
 	// code to enforce. Whoever starts a cage refuses when one is named.

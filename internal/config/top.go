@@ -35,7 +35,7 @@ var topKeys = []key[Config]{
 		func(c *Config) *Entropy { return &c.Entropy }, func(c *Config) *bool { return &c.Entropy.Enabled }),
 	unenforced("content_type", "map, or false", "Refuse bodies that are not what their type says.", contentTypeKeys,
 		func(c *Config) *ContentType { return &c.ContentType }, func(c *Config) *bool { return &c.ContentType.Enabled }),
-	{name: "inspectors", typ: "list of maps", def: "[]", doc: "Further inspectors, and settings of the built-in ones.", read: readInspectors, sub: docsOf("[].", inspectorKeys)},
+	{name: "inspectors", typ: "list of maps", def: "[]", doc: "Inspectors of your own, in the order in which they are asked, and settings of the built-in ones.", read: readInspectors, sub: docsOf("[].", inspectorKeys)},
 }
 
 var rateKeys = []key[RateLimit]{

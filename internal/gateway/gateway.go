@@ -17,6 +17,7 @@ import (
 	"github.com/agentcage/agentcage/internal/cage"
 	"github.com/agentcage/agentcage/internal/config"
 	"github.com/agentcage/agentcage/internal/dns"
+	"github.com/agentcage/agentcage/internal/inspect/external/python"
 	"github.com/agentcage/agentcage/internal/inspect/ratelimit"
 	"github.com/agentcage/agentcage/internal/proxy"
 	"github.com/agentcage/agentcage/internal/proxy/ca"
@@ -36,6 +37,12 @@ type Options struct {
 	HostNetwork bool
 	// IPv6 says that the cage can use IPv6 addresses.
 	IPv6 bool
+	// Workers starts the processes of inspectors in Python. Nil refuses a
+	// config that has any.
+	Workers python.Starter
+	// DNSOnly says that nothing but queries will be served, so that
+	// inspectors of content are not started.
+	DNSOnly bool
 	// Log takes what is of interest to whoever debugs the gateway itself.
 	// Decisions go to Audit. Nil discards.
 	Log *slog.Logger
@@ -49,6 +56,10 @@ type Gateway struct {
 	engine    *proxy.Engine
 	dns       *dns.Server
 	host      bool
+
+	workers python.Starter
+	dnsOnly bool
+	custom  *customInspectors // under mu
 
 	self    addresses
 	mu      sync.Mutex // serialises Reload
@@ -67,7 +78,7 @@ func New(o Options) (*Gateway, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	g := &Gateway{audit: o.Audit, log: o.Log, authority: o.Authority, host: o.HostNetwork, buckets: &ratelimit.State{}}
+	g := &Gateway{audit: o.Audit, log: o.Log, authority: o.Authority, host: o.HostNetwork, buckets: &ratelimit.State{}, workers: o.Workers, dnsOnly: o.DNSOnly}
 	if g.authority == nil {
 		authority, err := ca.New(o.Name)
 		if err != nil {
@@ -75,15 +86,27 @@ func New(o Options) (*Gateway, error) {
 		}
 		g.authority = authority
 	}
-	p, err := newPolicy(o.Config, g.buckets)
+	custom, err := g.newCustom(o.Config)
 	if err != nil {
 		return nil, err
+	}
+	if err := g.build(o, custom); err != nil {
+		return nil, errors.Join(err, custom.Close())
+	}
+	return g, nil
+}
+
+// build wires what New has prepared.
+func (g *Gateway) build(o Options, custom *customInspectors) error {
+	p, err := newPolicy(o.Config, g.buckets, custom.list()...)
+	if err != nil {
+		return err
 	}
 	up, err := newUpstream(o.Config, p, g)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	g.policy, g.route = p, newRoute(up)
+	g.policy, g.route, g.custom = p, newRoute(up), custom
 	if g.engine, err = proxy.New(proxy.Options{
 		Policy:       p,
 		Dialer:       g.route,
@@ -92,7 +115,7 @@ func New(o Options) (*Gateway, error) {
 		Audit:        o.Audit,
 		Log:          o.Log,
 	}); err != nil {
-		return nil, err
+		return err
 	}
 	g.dns = &dns.Server{
 		Table:      p.domains,
@@ -102,7 +125,7 @@ func New(o Options) (*Gateway, error) {
 		IPv6:       o.IPv6,
 		LogQueries: o.Config.Logging.DNSQueries,
 	}
-	return g, nil
+	return nil
 }
 
 // CACertificate is the certificate in PEM form that programs in the cage are
@@ -187,20 +210,25 @@ func (g *Gateway) ReloadFailed(cause error) error {
 }
 
 func (g *Gateway) reload(c *config.Config) error {
-	p, err := newPolicy(c, g.buckets)
+	custom, err := g.newCustom(c)
 	if err != nil {
 		return fmt.Errorf("cannot reload: %w", err)
+	}
+	p, err := newPolicy(c, g.buckets, custom.list()...)
+	if err != nil {
+		return errors.Join(fmt.Errorf("cannot reload: %w", err), custom.Close())
 	}
 	up, err := newUpstream(c, p, g)
 	if err != nil {
-		return fmt.Errorf("cannot reload: %w", err)
+		return errors.Join(fmt.Errorf("cannot reload: %w", err), custom.Close())
 	}
-	g.policy = p
+	old := g.custom
+	g.policy, g.custom = p, custom
 	g.route.set(up)
 	g.engine.UpdateRoots(up.roots)
 	g.engine.Update(p)
 	g.dns.Update(p.domains)
-	return nil
+	return old.Close()
 }
 
 // Shutdown stops accepting, lets what is under way finish until ctx ends, cuts
@@ -208,7 +236,9 @@ func (g *Gateway) reload(c *config.Config) error {
 func (g *Gateway) Shutdown(ctx context.Context) error {
 	err := errors.Join(g.engine.Shutdown(ctx), g.dns.Shutdown(ctx))
 	g.serving.Wait()
-	return err
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return errors.Join(err, g.custom.Close())
 }
 
 // recordRefusals writes what the kernel refused into the audit log, with the

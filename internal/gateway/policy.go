@@ -20,7 +20,7 @@ type policy struct {
 	chain   *inspect.Chain
 }
 
-func newPolicy(c *config.Config, buckets *ratelimit.State) (*policy, error) {
+func newPolicy(c *config.Config, buckets *ratelimit.State, custom ...inspect.ContentInspector) (*policy, error) {
 	domains, err := domain.New(c.Domains)
 	if err != nil {
 		return nil, err
@@ -32,7 +32,7 @@ func newPolicy(c *config.Config, buckets *ratelimit.State) (*policy, error) {
 		domains,
 		ratelimit.New(c.RateLimit, buckets).KeyBy(domains.Listed),
 		bodysize.New(c.MaxRequestBody),
-	)}, nil
+	).WithContent(custom...)}, nil
 }
 
 // Decide implements proxy.Policy. It is the only place where a request is

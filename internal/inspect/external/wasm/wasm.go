@@ -31,6 +31,7 @@ import (
 	"log/slog"
 	"runtime"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/tetratelabs/wazero"
@@ -46,7 +47,7 @@ import (
 const (
 	DefaultTimeout   = time.Second
 	DefaultInstances = 2
-	DefaultMemory    = 64 << 20
+	DefaultMemory    = 128 << 20
 	DefaultMaxBody   = 10 << 20
 )
 
@@ -115,6 +116,9 @@ type Inspector struct {
 	setup   []byte
 	hello   external.Hello
 	slots   chan *instance // nil is an instance that is to be made
+	made    int            // how many are in slots or in use
+	closed  chan struct{}
+	once    sync.Once
 }
 
 var _ inspect.ContentInspector = (*Inspector)(nil)
@@ -122,7 +126,7 @@ var _ inspect.ContentInspector = (*Inspector)(nil)
 // New compiles a module and configures its first instance.
 func New(ctx context.Context, o Options) (*Inspector, error) {
 	o.setDefaults()
-	in := &Inspector{o: o, slots: make(chan *instance, o.Instances)}
+	in := &Inspector{o: o, slots: make(chan *instance, o.Instances), closed: make(chan struct{})}
 	if err := in.start(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot use inspector %s: %w", o.Name, err), in.Close())
 	}
@@ -156,6 +160,7 @@ func (in *Inspector) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	in.made = in.o.Instances
 	in.slots <- first
 	for range in.o.Instances - 1 {
 		in.slots <- nil
@@ -259,6 +264,8 @@ func (in *Inspector) InspectContent(ctx context.Context, c *inspect.Content) ins
 func (in *Inspector) ask(ctx context.Context, direction string, message []byte) (answer []byte, err error) {
 	var i *instance
 	select {
+	case <-in.closed:
+		return nil, errors.New("it has ended")
 	case i = <-in.slots:
 	case <-ctx.Done():
 		return nil, errors.New("none of its instances was ready in time")
@@ -286,12 +293,25 @@ func (in *Inspector) ask(ctx context.Context, direction string, message []byte) 
 	return i.call(ctx, f, message)
 }
 
-// Close gives up all instances. What is being asked blocks.
+// Close gives up all instances. Those that are asked something finish first.
 func (in *Inspector) Close() error {
-	if in.runtime == nil {
-		return nil
-	}
-	return in.runtime.Close(context.Background())
+	var err error
+	in.once.Do(func() {
+		close(in.closed)
+		if in.runtime == nil {
+			return
+		}
+		timer := time.NewTimer(in.o.Timeout)
+		defer timer.Stop()
+		for range in.made {
+			select {
+			case <-in.slots:
+			case <-timer.C: // it is cut off
+			}
+		}
+		err = in.runtime.Close(context.Background())
+	})
+	return err
 }
 
 // newInstance makes an instance and configures it.

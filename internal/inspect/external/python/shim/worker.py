@@ -14,6 +14,10 @@ MOST_TRACE = 1000
 DROPPED = (MemoryError, RecursionError)  # after these nobody knows what works
 
 
+class Unusable(Exception):
+    """Says all that there is to say about a file."""
+
+
 class Log:
     """Stands for standard output and error: the descriptors lead nowhere."""
 
@@ -72,9 +76,9 @@ def load(setup):
     ]
     found = list(dict.fromkeys(found))
     if not found:
-        raise LookupError("no Inspector subclass")
+        raise Unusable("no Inspector subclass")
     if len(found) > 1:
-        raise LookupError("more than one Inspector subclass: " + ", ".join(c.__name__ for c in found))
+        raise Unusable("more than one Inspector subclass: " + ", ".join(c.__name__ for c in found))
     inspector = found[0]()
     inspector.configure(setup["config"])
     return base, inspector
@@ -82,7 +86,7 @@ def load(setup):
 
 def why(error, file):
     """Says what went wrong while an inspector was loaded, and on which line."""
-    text = str(error) if isinstance(error, LookupError) else "%s: %s" % (type(error).__name__, error)
+    text = str(error) if isinstance(error, Unusable) else "%s: %s" % (type(error).__name__, error)
     if isinstance(error, SyntaxError):
         return text
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
