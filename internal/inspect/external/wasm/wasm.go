@@ -85,6 +85,8 @@ type Options struct {
 	MaxBody   int64 // bytes; a longer body is not shown and blocks
 
 	Log *slog.Logger // gets what the module logs; nil discards
+
+	cache wazero.CompilationCache // for tests, which use few modules many times
 }
 
 func (o *Options) setDefaults() {
@@ -137,10 +139,12 @@ func (in *Inspector) start(ctx context.Context) error {
 	if len(in.o.Module) > MaxModule {
 		return fmt.Errorf("its module is longer than %d bytes", MaxModule)
 	}
-	in.runtime = wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig().
-		WithCloseOnContextDone(true).
-		WithDebugInfoEnabled(false).
-		WithMemoryLimitPages(uint32(max(1, min(in.o.Memory/pageSize, 65536)))))
+	config := wazero.NewRuntimeConfig().WithCloseOnContextDone(true).WithDebugInfoEnabled(false).
+		WithMemoryLimitPages(uint32(max(1, min(in.o.Memory/pageSize, 65536))))
+	if in.o.cache != nil {
+		config = config.WithCompilationCache(in.o.cache)
+	}
+	in.runtime = wazero.NewRuntimeWithConfig(ctx, config)
 	var err error
 	compile := experimental.WithCompilationWorkers(ctx, runtime.GOMAXPROCS(0))
 	if in.module, err = in.runtime.CompileModule(compile, in.o.Module); err != nil {
