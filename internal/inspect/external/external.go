@@ -166,9 +166,13 @@ func (f *Fields) setBody(ctx context.Context, c *inspect.Content) error {
 	if i < 0 {
 		return &decode.Error{Reason: "the body was not decoded"}
 	}
-	layers := texts[i].Tree.Layers
+	f.bodyFrom(texts[i].Tree.Layers, c.Encoding)
+	return nil
+}
+
+func (f *Fields) bodyFrom(layers []decode.Layer, encoding []string) {
 	body := 0
-	for range codings(c.Encoding) {
+	for range codings(encoding) {
 		if next := child(layers, body, decode.Coding); next >= 0 {
 			body = next
 		}
@@ -182,7 +186,6 @@ func (f *Fields) setBody(ctx context.Context, c *inspect.Content) error {
 	if !utf8.ValidString(f.BodyText) {
 		f.BodyText = strings.ToValidUTF8(f.BodyText, "\uFFFD")
 	}
-	return nil
 }
 
 // codings counts the content codings that are declared: a compressed file that

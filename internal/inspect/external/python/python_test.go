@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -350,6 +351,30 @@ func TestExamples(t *testing.T) {
 		t.Errorf("%+v", v)
 	}
 	if v := decide(t, uploads, request(t, "https://api.example.org/", "12345678901")); v.Decision != inspect.Allowed {
+		t.Errorf("%+v", v)
+	}
+}
+
+// TestDocumented runs the inspectors in docs/inspectors.md.
+func TestDocumented(t *testing.T) {
+	s := needSpawner(t)
+	page, err := os.ReadFile("../../../../docs/inspectors.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := regexp.MustCompile("(?s)```python\n(.*?)```").FindAllSubmatch(page, -1)
+	if len(blocks) != 1 {
+		t.Fatalf("%d blocks", len(blocks))
+	}
+	in := newInspector(t, s, Options{Source: blocks[0][1], Config: map[string]any{"names": []any{"Bluebird"}}})
+	for body, want := range map[string]inspect.Decision{"about bluebird": inspect.Blocked, "about birds": inspect.Allowed} {
+		if v := decide(t, in, request(t, "https://api.example.com/", body)); v.Decision != want {
+			t.Errorf("%s: %+v", body, v)
+		}
+	}
+	c := request(t, "https://api.example.com/", "x")
+	c.Kind, c.Direction, c.Status, c.Header = inspect.KindResponse, inspect.ToClient, 200, nil
+	if v := decide(t, in, c); v.Decision != inspect.Flagged {
 		t.Errorf("%+v", v)
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -71,6 +73,27 @@ func TestConditions(t *testing.T) {
 		if (v.Decision == inspect.Blocked) != want || want && v.Reason != "rule own matched" {
 			t.Errorf("%s: %+v, want %v", condition, v, want)
 		}
+	}
+}
+
+// TestDocumented compiles the conditions in docs/inspectors.md.
+func TestDocumented(t *testing.T) {
+	page, err := os.ReadFile("../../../../docs/inspectors.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	conditions := regexp.MustCompile(`when: '([^']*)'`).FindAllStringSubmatch(string(page), -1)
+	if len(conditions) < 5 {
+		t.Fatalf("%d conditions", len(conditions))
+	}
+	for _, c := range conditions {
+		if err := Check(c[1]); err != nil {
+			t.Errorf("%s: %v", c[1], err)
+		}
+	}
+	functions := regexp.MustCompile("(?s)- Functions: `(.*?)`").FindStringSubmatch(string(page))
+	if functions == nil || strings.Join(strings.Fields(functions[1]), " ") != strings.Join(allowed, " ") {
+		t.Errorf("the page lists %q", functions)
 	}
 }
 
