@@ -96,7 +96,7 @@ func configure(_ unsafe.Pointer, size uint32) uint64 {
 
 //go:wasmexport agentcage_inspect_request
 func inspectRequest(_ unsafe.Pointer, size uint32) uint64 {
-	// encoding/json takes a third of a millisecond here, so that what cannot
+	// encoding/json takes a millisecond here, so that what cannot
 	// hold the word is let go first. In JSON its letters could be written as
 	// \uXXXX only, and the body, which is JSON, is a text in JSON.
 	if !bytes.Contains(buffer[:size], []byte("mutation")) && !bytes.Contains(buffer[:size], []byte(`\\u`)) {
