@@ -33,6 +33,8 @@ type Finding struct {
 	Action   string `json:"action"`
 	Reason   string `json:"reason"`
 	Severity string `json:"severity"`
+	Rule     string `json:"rule"` // of the inspector; empty when it has only one
+	Mode     string `json:"mode"` // "observe" or "exempt" when the action was not enforced
 }
 
 // Record is one decision. Field order and names in JSON are those of the

@@ -137,6 +137,8 @@ func (e *encoder) findings(fs []Finding) {
 		e.field(`, "action": `, actionWord(f.Action), maxWord)
 		e.field(`, "reason": `, f.Reason, maxWhy)
 		e.field(`, "severity": `, f.Severity, maxWord)
+		e.optional(`, "rule": `, f.Rule)
+		e.optional(`, "mode": `, mode(f.Mode))
 		e.raw("}")
 	}
 	e.raw("]")
@@ -154,6 +156,13 @@ func decision(s string) string {
 		return s
 	}
 	return "blocked"
+}
+
+func mode(s string) string {
+	if s == "observe" || s == "exempt" {
+		return s
+	}
+	return ""
 }
 
 // appendTime writes UTC in ISO 8601 with "+00:00", and microseconds only when

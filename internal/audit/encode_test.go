@@ -15,7 +15,7 @@ func TestRecordLine(t *testing.T) {
 	full := Record{
 		Time: noon.Add(1500 * time.Microsecond), Direction: "inbound", Method: "GET", Host: "example.com", Port: 443, Path: "/ü", URL: "https://example.com/%c3%bc",
 		Decision: "flagged", Reason: `a "b"`, Source: "10.0.0.1", SecretsInjected: []string{"A", "B"}, SecretsRedacted: []string{"C"},
-		Inspectors: []Finding{{"domain", "flagged", "r", "warning"}, {"x", "y", "z", "info"}}, Kind: KindTunnel, ID: "0a", Count: 3,
+		Inspectors: []Finding{{"domain", "flagged", "r", "warning", "", ""}, {"x", "y", "z", "info", "key", "observe"}, {"x", "y", "z", "info", "", "enforced"}}, Kind: KindTunnel, ID: "0a", Count: 3,
 	}
 	tests := []struct {
 		name string
@@ -23,7 +23,7 @@ func TestRecordLine(t *testing.T) {
 		want string
 	}{
 		{"least", Record{Time: noon}, `{"ts": "2026-02-03T11:00:00+00:00", "direction": "outbound", "method": "", "host": "", "port": 0, "path": "", "url": "", "decision": "blocked", "reason": ""}`},
-		{"full", full, `{"ts": "2026-02-03T11:00:00.001500+00:00", "direction": "inbound", "method": "GET", "host": "example.com", "port": 443, "path": "/\u00fc", "url": "https://example.com/%c3%bc", "decision": "flagged", "reason": "a \"b\"", "source": "10.0.0.1", "secrets_injected": ["A", "B"], "secrets_redacted": ["C"], "inspectors": [{"name": "domain", "action": "flag", "reason": "r", "severity": "warning"}, {"name": "x", "action": "y", "reason": "z", "severity": "info"}], "kind": "tunnel", "id": "0a", "count": 3}`},
+		{"full", full, `{"ts": "2026-02-03T11:00:00.001500+00:00", "direction": "inbound", "method": "GET", "host": "example.com", "port": 443, "path": "/\u00fc", "url": "https://example.com/%c3%bc", "decision": "flagged", "reason": "a \"b\"", "source": "10.0.0.1", "secrets_injected": ["A", "B"], "secrets_redacted": ["C"], "inspectors": [{"name": "domain", "action": "flag", "reason": "r", "severity": "warning"}, {"name": "x", "action": "y", "reason": "z", "severity": "info", "rule": "key", "mode": "observe"}, {"name": "x", "action": "y", "reason": "z", "severity": "info"}], "kind": "tunnel", "id": "0a", "count": 3}`},
 		{"unknown words", Record{Time: noon, Direction: "up", Decision: "yes"}, `{"ts": "2026-02-03T11:00:00+00:00", "direction": "outbound", "method": "", "host": "", "port": 0, "path": "", "url": "", "decision": "blocked", "reason": ""}`},
 	}
 	for _, tt := range tests {
@@ -69,13 +69,13 @@ func TestRedactSeesEveryString(t *testing.T) {
 	text := "x" + secret + "y"
 	r := Record{
 		Time: noon, Method: text, Host: text, Path: strings.Repeat("p", maxText-40) + text, URL: text, Reason: text, Source: text,
-		SecretsInjected: []string{text}, SecretsRedacted: []string{text}, Inspectors: []Finding{{text, text, text, text}}, Kind: text, ID: text,
+		SecretsInjected: []string{text}, SecretsRedacted: []string{text}, Inspectors: []Finding{{text, text, text, text, text, text}}, Kind: text, ID: text,
 	}
-	if plain := string(r.Append(nil, nil)); strings.Count(plain, secret) < 11 {
+	if plain := string(r.Append(nil, nil)); strings.Count(plain, secret) < 12 {
 		t.Fatalf("positive control: %s", plain)
 	}
 	line := string(r.Append(nil, func(s string) string { return strings.ReplaceAll(s, secret, "#") }))
-	if strings.Contains(line, secret[:3]) || strings.Count(line, "x#y") < 11 {
+	if strings.Contains(line, secret[:3]) || strings.Count(line, "x#y") < 12 {
 		t.Errorf("redacted line: %s", line)
 	}
 }
@@ -85,7 +85,7 @@ func worst(text string) Record {
 	list := make([]string, 100)
 	fs := make([]Finding, 100)
 	for i := range list {
-		list[i], fs[i] = text, Finding{text, text, text, text}
+		list[i], fs[i] = text, Finding{text, text, text, text, text, "observe"}
 	}
 	return Record{
 		Time: noon, Direction: text, Method: text, Host: text, Port: 65535, Path: text, URL: text, Decision: text, Reason: text,
@@ -121,7 +121,7 @@ func FuzzRecord(f *testing.F) {
 		}
 		r := Record{
 			Time: noon, Method: method, Host: host, Path: path, URL: path, Reason: reason, Count: n,
-			SecretsInjected: []string{host, path}, Inspectors: []Finding{{host, method, reason, path}},
+			SecretsInjected: []string{host, path}, Inspectors: []Finding{{host, method, reason, path, method, "exempt"}},
 		}
 		line := r.Append(nil, nil)
 		if len(line) > maxRecord || line[len(line)-1] != '\n' {
@@ -150,7 +150,7 @@ func BenchmarkRecord(b *testing.B) {
 	r := Record{
 		Time: time.Now(), Method: "POST", Host: "api.example.com", Port: 443, Path: "/v1/messages", URL: "https://api.example.com/v1/messages?beta=true",
 		Decision: "blocked", Reason: "domain not in allowlist: api.example.com", Source: netip.MustParseAddr("10.0.0.1").String(),
-		Inspectors: []Finding{{"domain", "blocked", "domain not in allowlist: api.example.com", "warning"}}, ID: NewID(),
+		Inspectors: []Finding{{"domain", "blocked", "domain not in allowlist: api.example.com", "warning", "", ""}}, ID: NewID(),
 	}
 	buf := make([]byte, 0, 4096)
 	b.ReportAllocs()

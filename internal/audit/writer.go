@@ -117,7 +117,8 @@ func (w *Writer) Close() error {
 }
 
 // keeps holds what the original promised: an allowed request that had to do
-// with a secret is always kept. So is what is no decision about a request.
+// with a secret is always kept. So is one with findings that were not enforced,
+// and what is no decision about a request.
 func (w *Writer) keeps(r *Record) bool {
 	if decision(r.Decision) != "allowed" || w.keepAllowed.Load() {
 		return true
@@ -126,7 +127,7 @@ func (w *Writer) keeps(r *Record) bool {
 	case KindDNS, KindUpstream, KindReload, KindReloadFail:
 		return true
 	}
-	return len(r.SecretsInjected) > 0 || len(r.SecretsRedacted) > 0
+	return len(r.SecretsInjected) > 0 || len(r.SecretsRedacted) > 0 || len(r.Inspectors) > 0
 }
 
 func (w *Writer) put(r *Record) error {

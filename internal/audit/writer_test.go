@@ -61,6 +61,7 @@ func TestWriterKeeps(t *testing.T) {
 		{Record{Decision: "allowed"}, false},
 		{Record{Decision: "allowed", SecretsInjected: []string{"K"}}, true},
 		{Record{Decision: "allowed", SecretsRedacted: []string{"K"}}, true},
+		{Record{Decision: "allowed", Inspectors: []Finding{{Name: "secrets", Action: "blocked", Mode: "observe"}}}, true},
 		{Record{Decision: "allowed", Kind: KindReload}, true},
 		{Record{Decision: "allowed", Kind: KindUpstream}, true},
 		{Record{Decision: "allowed", Kind: KindTunnel}, false},

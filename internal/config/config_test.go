@@ -30,6 +30,7 @@ func TestDefault(t *testing.T) {
 		MaxRequestBody: 10485760,
 		RateLimit:      RateLimit{RequestsPerSecond: 10, Burst: 50},
 		Logging:        Logging{Level: "info"},
+		WebSocket:      WebSocket{OnBlock: "close"},
 		Process:        Process{Home: "private"},
 		Container: Container{
 			User: "1000:1000", ReadOnly: true, DropCapabilities: []string{"ALL"}, NoNewPrivileges: true,

@@ -20,6 +20,7 @@ type Config struct {
 	Domains        Domains
 	RateLimit      RateLimit
 	Logging        Logging
+	WebSocket      WebSocket
 	Upstream       Upstream
 	Process        Process
 
@@ -84,6 +85,11 @@ type RateLimit struct {
 	RequestsPerSecond float64       // 0 is off
 	Burst             int           // 0 with a rate refuses everything
 	Wait              time.Duration // how long a request may be held for a token before it is refused
+}
+
+// WebSocket says how messages are treated.
+type WebSocket struct {
+	OnBlock string // "close" or "drop"
 }
 
 // Logging says what is kept beside what is refused.

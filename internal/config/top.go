@@ -21,6 +21,7 @@ var topKeys = []key[Config]{
 	intKey("max_request_body", "10485760", "Most bytes of a request's body; 0 is no limit.", 0, 1<<40, func(c *Config) *int64 { return &c.MaxRequestBody }),
 	{name: "domains", typ: typeMap, doc: "The hosts that can be reached. Absent, empty or null, none can.", read: readDomains, sub: docsOf(".", domainKeys)},
 	section("rate_limit", "Requests to each host, as a token bucket.", rateKeys, func(c *Config) *RateLimit { return &c.RateLimit }),
+	section("websocket", "Messages of WebSockets, which are inspected as bodies are.", websocketKeys, func(c *Config) *WebSocket { return &c.WebSocket }),
 	boolKey("log_allowed", "", "Older name of logging.allowed_requests, which wins when both are set.", func(c *Config) *bool { return &c.Logging.AllowedRequests }),
 	section("logging", "What is recorded beside what is refused; refusals are always in the audit log.", loggingKeys, func(c *Config) *Logging { return &c.Logging }),
 	{name: "dns_servers", typ: typeList, doc: "Older name of upstream.dns_servers.", read: func(d *decoder, v value, c *Config) { c.Upstream.DNSServers = readDNS(d, v) }},
@@ -42,6 +43,11 @@ var rateKeys = []key[RateLimit]{
 	floatKey("requests_per_second", "10", "Tokens that come back each second; 0 switches the limit off.", 0, 1e6, func(r *RateLimit) *float64 { return &r.RequestsPerSecond }),
 	intKey("burst", "50", "Tokens that the bucket holds; 0 refuses every request unless the limit is off.", 0, 1e6, func(r *RateLimit) *int { return &r.Burst }),
 	durationKey("wait", "0s", "How long a request may be held for a token before it is refused.", 5*time.Minute, func(r *RateLimit) *time.Duration { return &r.Wait }),
+}
+
+var websocketKeys = []key[WebSocket]{
+	choiceKey("on_block", "close", "What a blocked message does: close the connection with code 1008 and the reason, or drop the message and keep the connection.",
+		[]string{"close", "drop"}, func(w *WebSocket) *string { return &w.OnBlock }),
 }
 
 var levels = []string{"debug", "info", "warning", "error", "critical"}

@@ -21,9 +21,18 @@ import (
 // custom is an inspector of the user's, of any kind.
 type custom interface {
 	inspect.ContentInspector
-	// Responses reports whether it looks at what comes back.
+	// Requests and Responses report which way content goes that it looks at.
+	Requests() bool
 	Responses() bool
 	io.Closer
+}
+
+// reader tells the engine what an inspector is to be asked about.
+type reader struct{ custom }
+
+// Reads implements inspect.Reader.
+func (r reader) Reads(*inspect.Request) inspect.Reads {
+	return inspect.Reads{Request: r.Requests(), Messages: true, Responses: r.Responses()}
 }
 
 // customInspectors are those of one config, in its order.
@@ -33,7 +42,7 @@ func (c *customInspectors) list() []inspect.ContentInspector {
 	var out []inspect.ContentInspector
 	if c != nil {
 		for _, in := range c.all {
-			out = append(out, in)
+			out = append(out, reader{in})
 		}
 	}
 	return out

@@ -143,6 +143,47 @@ func (w *world) saw(path string) bool {
 	return ok
 }
 
+// finder is an inspector of content that finds one word.
+type finder string
+
+func (finder) Name() string { return "finder" }
+
+func (f finder) InspectContent(_ context.Context, c *inspect.Content) inspect.Result {
+	if strings.Contains(string(c.Body), string(f)) {
+		return inspect.Done(inspect.Finding{Reason: "found", Severity: inspect.Error})
+	}
+	return inspect.Done()
+}
+
+// TestContent: the chain of a policy decides what is in a request, and a config
+// what becomes of a message.
+func TestContent(t *testing.T) {
+	for text, want := range map[string]bool{"close": false, "drop": true} {
+		c, err := config.Parse("cage.yaml", []byte("name: x\nwebsocket: {on_block: "+text+"}\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := newPolicy(c, &ratelimit.State{})
+		if err != nil || p.DropMessages() != want {
+			t.Errorf("%s: %v", text, err)
+		}
+		r := &inspect.Request{Method: "POST"}
+		if p.Reads(r) != (inspect.Reads{}) {
+			t.Errorf("without inspectors %+v is read", p.Reads(r))
+		}
+		p.chain = p.chain.WithContent(finder("needle"))
+		if p.Reads(r) != (inspect.Reads{Request: true, Messages: true}) {
+			t.Errorf("%+v is read", p.Reads(r))
+		}
+		for body, allowed := range map[string]bool{"hay": true, "hay and needle": false} {
+			v := p.DecideContent(t.Context(), &inspect.Content{Request: r, Kind: inspect.KindRequest, Direction: inspect.ToServer, Body: []byte(body)})
+			if v.Allowed() != allowed {
+				t.Errorf("%s: %+v", body, v)
+			}
+		}
+	}
+}
+
 // TestReload is rules.md 46, 97 and 24: a reload is complete or does not happen,
 // and it says which.
 func TestReload(t *testing.T) {

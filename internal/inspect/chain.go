@@ -41,11 +41,19 @@ func (c *Chain) WithAdjust(adjust func(*Request, Finding) Finding) *Chain {
 // ReadsContent reports whether anybody is to be asked about content.
 func (c *Chain) ReadsContent() bool { return c != nil && len(c.contents) > 0 }
 
-// DecideContent asks the inspectors of content. What cannot be decoded blocks.
+// DecideContent asks the inspectors that read such content. What cannot be decoded blocks.
 // It never panics: an inspector that does blocks.
 func (c *Chain) DecideContent(ctx context.Context, content *Content) Verdict {
+	v := c.decideContent(ctx, content)
+	if !content.settled(v.Allowed()) {
+		return blockedBy(Finding{Reason: "an inspector failed", Severity: Error}, v.Findings)
+	}
+	return v
+}
+
+func (c *Chain) decideContent(ctx context.Context, content *Content) Verdict {
 	v := Verdict{Decision: Allowed, BodyLimit: -1}
-	if !c.ReadsContent() {
+	if !c.ReadsContent() || !c.Reads(content.Request).cover(content) {
 		return v
 	}
 	if f, ok := decodable(ctx, content); !ok {
@@ -54,6 +62,9 @@ func (c *Chain) DecideContent(ctx context.Context, content *Content) Verdict {
 		}
 	}
 	for _, in := range c.contents {
+		if !readsOf(in, content.Request).cover(content) {
+			continue
+		}
 		for _, f := range askContent(ctx, in, content) {
 			if c.add(&v, content.Request, f) {
 				return v

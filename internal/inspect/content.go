@@ -44,11 +44,13 @@ type Content struct {
 	Type      string      // Content-Type as declared for the body
 	Encoding  []string    // Content-Encoding as declared for the body
 	Body      []byte
+	Repeated  int // bytes at the beginning of a window's Body that ended the one before
 
 	// Prior is what the inspectors before found in this piece, enforced or
 	// not. The chain fills it in.
 	Prior []Finding
 
+	settle  []func(sent bool)
 	texts   []Text
 	textErr error
 	decoded bool

@@ -108,6 +108,19 @@ const (
 	Exempt        // the config excepts it
 )
 
+// String returns the word used in the audit log, and nothing for what is
+// enforced.
+func (m Mode) String() string {
+	switch m {
+	case Observed:
+		return "observe"
+	case Exempt:
+		return "exempt"
+	default:
+		return ""
+	}
+}
+
 // Pass is the finding of an inspector that has nothing to object to.
 func Pass() Finding { return Finding{Action: Allowed} }
 

@@ -65,9 +65,6 @@ type Options struct {
 	// RootCAs are trusted for servers; nil means the system's.
 	RootCAs *x509.CertPool
 	Limits  Limits
-	// Messages is asked about every message of a WebSocket; nil lets them
-	// pass, as the handshake was decided already.
-	Messages MessagePolicy
 	// Log gets what only a developer wants to see; nil discards it.
 	Log *slog.Logger
 }
@@ -79,9 +76,12 @@ type Limits struct {
 	MaxRequests    int           // requests at once over all connections; 8192
 	MaxStreams     int           // requests at once on one HTTP/2 connection; 250
 	MaxHeaderBytes int           // of a request; 64 KiB
-	MaxMessage     int           // of a WebSocket message in bytes; 16 MiB
+	MaxMessage     int           // of a WebSocket message that is read, in bytes; 16 MiB
+	MaxKept        int           // of a body that is read before any of it goes on, in bytes; 16 MiB
+	MaxKeptTotal   int           // of all bodies and messages that are read at once; 256 MiB, at least twice the larger of the two above
 	HeaderTimeout  time.Duration // for a TLS handshake, and for a request's header; 30 s
 	IdleTimeout    time.Duration // of a kept connection between requests; 2 min
+	BodyTimeout    time.Duration // without a byte of a body that is kept, or without memory for it; 1 min
 	TunnelIdle     time.Duration // of a passed-through tunnel or a WebSocket without a byte; 1 h
 }
 
@@ -91,8 +91,11 @@ func (l Limits) withDefaults() Limits {
 	setDefault(&l.MaxStreams, 250)
 	setDefault(&l.MaxHeaderBytes, 64<<10)
 	setDefault(&l.MaxMessage, 16<<20)
+	setDefault(&l.MaxKept, 16<<20)
+	setDefault(&l.MaxKeptTotal, 256<<20)
 	setDefault(&l.HeaderTimeout, 30*time.Second)
 	setDefault(&l.IdleTimeout, 2*time.Minute)
+	setDefault(&l.BodyTimeout, time.Minute)
 	setDefault(&l.TunnelIdle, time.Hour)
 	return l
 }
@@ -103,14 +106,21 @@ func setDefault[T int | time.Duration](v *T, d T) {
 	}
 }
 
+// newMemory makes the memory of all that is read. Its reserve holds the largest
+// buffer of any body or message.
+func (l Limits) newMemory() *memory {
+	reserve := max(bufferSize(l.MaxKept), window, l.MaxMessage+smallestKept)
+	return newMemory(int64(l.MaxKeptTotal), int64(reserve), l.BodyTimeout)
+}
+
 // Engine is one gateway's proxy. Its methods are safe for concurrent use.
 type Engine struct {
-	dialer   Dialer
-	certs    Certificates
-	audit    audit.Sink
-	messages MessagePolicy
-	limits   Limits
-	log      *slog.Logger
+	dialer Dialer
+	certs  Certificates
+	audit  audit.Sink
+	limits Limits
+	memory *memory
+	log    *slog.Logger
 
 	policy atomic.Pointer[Policy]
 	flows  flows
@@ -147,7 +157,6 @@ func New(o Options) (*Engine, error) {
 		dialer:    o.Dialer,
 		certs:     o.Certificates,
 		audit:     o.Audit,
-		messages:  o.Messages,
 		limits:    o.Limits.withDefaults(),
 		log:       o.Log,
 		closing:   make(chan struct{}),
@@ -155,6 +164,7 @@ func New(o Options) (*Engine, error) {
 		conns:     make(map[*clientConn]struct{}),
 		roots:     o.RootCAs,
 	}
+	e.memory = e.limits.newMemory()
 	e.policy.Store(&o.Policy)
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	e.slots = make(chan struct{}, e.limits.MaxConns)

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 
 	"github.com/agentcage/agentcage/internal/inspect"
 )
@@ -14,6 +15,7 @@ type flow struct {
 	id     string
 	kind   string // of audit records
 	cancel context.CancelCauseFunc
+	unread atomic.Uint32 // what of it goes on without being read
 
 	prev, next *flow // of flows.list
 }

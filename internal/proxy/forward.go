@@ -54,6 +54,15 @@ func (x *exchange) forward(ctx context.Context) {
 		return
 	}
 	defer res.Body.Close()
+	if x.body != nil {
+		x.body.sent()
+	}
+	server := res.Body
+	if out.Body != nil && out.GetBody == nil {
+		// While it waits for more of a body, the transport of HTTP/2 does
+		// not look at the context.
+		defer context.AfterFunc(ctx, func() { server.Close() })()
+	}
 	if res.StatusCode < 200 || res.StatusCode > 999 {
 		// HTTP/2 puts no bound on it.
 		x.failed(ctx, fmt.Errorf("unexpected status %d", res.StatusCode))
@@ -85,19 +94,38 @@ func (x *exchange) setBody(out *http.Request) error {
 	n := x.r.ContentLength
 	switch {
 	case n == 0:
-		out.Body = nil
+		out.Body, out.Trailer = nil, nil // of which the values were not read
+	case x.body != nil:
+		return x.body.set(out)
 	case x.inMemory():
 		buf, err := x.readSmall(n)
 		if err != nil {
 			return err
 		}
-		out.Body = io.NopCloser(bytes.NewReader(buf))
-		out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(buf)), nil }
-	case x.verdict.BodyLimit >= 0:
-		x.limit = &limitedBody{ReadCloser: x.r.Body, max: x.verdict.BodyLimit, left: x.verdict.BodyLimit}
-		out.Body = x.limit
+		setSmall(out, buf)
+	default:
+		out.Body = x.source()
 	}
 	return nil
+}
+
+func setSmall(out *http.Request, buf []byte) {
+	out.Body = io.NopCloser(bytes.NewReader(buf))
+	out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(buf)), nil }
+}
+
+// set makes the body of the request that is sent on from what was read of it.
+func (b *reading) set(out *http.Request) (err error) {
+	switch {
+	case b.decided != nil:
+		out.Body = b.decided
+	case b.kept != nil:
+		out.GetBody = b.kept.open
+		out.Body, err = b.kept.open()
+	default:
+		setSmall(out, b.small)
+	}
+	return err
 }
 
 // readSmall gives a body as long as a header: it is one packet or a few.
@@ -153,6 +181,8 @@ func (i *interim) got(code int, header textproto.MIMEHeader) error {
 		return errors.New("unexpected status 101")
 	case i.over || code == http.StatusContinue, !r.ProtoAtLeast(1, 1):
 		return nil // RFC 9110 section 15.2: HTTP/1.0 has no interim answers
+	case i.x.reads.Responses:
+		return nil // nobody would read it
 	}
 	h := i.x.w.Header()
 	in := http.Header(header)
@@ -172,8 +202,20 @@ func (i *interim) end() {
 // sendBack streams the answer. A body of known length is flushed when it is
 // complete, any other one as it comes.
 func (x *exchange) sendBack(ctx context.Context, res *http.Response) {
-	h := x.w.Header()
 	endToEnd(res.Header)
+	if x.reads.Responses {
+		done, err := x.inspectResponse(ctx, res)
+		defer done()
+		if err != nil {
+			x.failed(ctx, err)
+			return
+		}
+	}
+	if x.stopped.Load() != nil {
+		x.failed(ctx, errStopped)
+		return
+	}
+	h := x.w.Header()
 	setResponseFields(h, res.Header)
 	if _, ok := h["Content-Type"]; !ok {
 		h["Content-Type"] = nil // or the server guesses one
@@ -191,6 +233,9 @@ func (x *exchange) sendBack(ctx context.Context, res *http.Response) {
 	x.w.WriteHeader(res.StatusCode)
 	if err := x.copyBody(res); err != nil {
 		x.cutOff(ctx, err)
+	}
+	if x.stopped.Load() != nil {
+		panic(http.ErrAbortHandler) // whatever the server says, not all of the request reached it
 	}
 	x.sendTrailers(res, announced)
 }

@@ -8,6 +8,8 @@ import (
 	"net/url"
 	"runtime/debug"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"github.com/agentcage/agentcage/internal/audit"
 	"github.com/agentcage/agentcage/internal/inspect"
@@ -25,12 +27,18 @@ type exchange struct {
 	r  *http.Request
 
 	target   target
-	verdict  inspect.Verdict
-	upgrade  bool // to WebSocket
-	kept     bool // the flow goes on after the handler
-	answered bool // a status was sent: it is too late for another one
+	mu       sync.Mutex      // of verdict, once the request is forwarded
+	verdict  inspect.Verdict // the latest
+	upgrade  bool            // to WebSocket
+	kept     bool            // the flow goes on after the handler
+	answered bool            // a status was sent: it is too late for another one
+	ended    atomic.Bool     // by us, where the context does not tell
 	limit    *limitedBody
 	interim  interim
+
+	reads   inspect.Reads
+	body    *reading                        // where requests are read
+	stopped atomic.Pointer[inspect.Verdict] // that refused a part of what was let through
 }
 
 // serveHTTP is the one handler behind every way in.
@@ -90,12 +98,17 @@ func (x *exchange) serve() {
 	x.cc.requests.Add(1)
 	x.e.flows.add(&x.flow)
 	defer func() {
+		if x.body != nil {
+			x.body.end()
+		}
 		if !x.kept {
 			x.end()
 		}
 	}()
 	switch {
 	case !x.decide(ctx):
+	case x.ended.Load():
+		panic(http.ErrAbortHandler)
 	case x.upgrade:
 		x.forwardUpgrade(ctx)
 	default:
@@ -112,6 +125,7 @@ func (x *exchange) cancellable() context.Context {
 		// While a body is to be read the server does not watch.
 		x.cancel = func(cause error) {
 			if cause != nil {
+				x.ended.Store(true)
 				x.cc.Conn.Close()
 			}
 		}
@@ -215,6 +229,12 @@ func (x *exchange) decide(ctx context.Context) bool {
 	if x.verdict.Allowed() && limit >= 0 && x.r.ContentLength > limit {
 		x.verdict = inspect.Verdict{Reason: tooLarge(x.r.ContentLength, limit), Status: http.StatusForbidden}
 	}
+	if x.verdict.Allowed() {
+		x.reads = x.e.reads(&x.flow, x.unread)
+		if x.reads.Request && !x.inspect(ctx) {
+			return false
+		}
+	}
 	err := x.e.record(&x.flow, x.verdict)
 	switch {
 	case !x.verdict.Allowed():
@@ -254,10 +274,16 @@ func (e *Engine) stillAllowed(p Policy, f *flow) (reason string, ok bool) {
 	again := flow{req: f.req}
 	again.req.Again = true
 	v := ask(e.ctx, p, &again)
-	if v.Allowed() || v.Status == http.StatusTooManyRequests {
-		return "", true
+	if !v.Allowed() && v.Status != http.StatusTooManyRequests {
+		return "policy changed: " + v.Reason, false
 	}
-	return "policy changed: " + v.Reason, false
+	if unread := f.unread.Load(); unread != 0 {
+		reads := readsOf(p, &f.req)
+		if reads.Request && unread&unreadBody != 0 || reads.Messages && unread&unreadMessages != 0 {
+			return "policy changed: what is sent has to be read", false
+		}
+	}
+	return "", true
 }
 
 func refusalStatus(status int) int {
@@ -287,10 +313,19 @@ func (e *Engine) record(f *flow, v inspect.Verdict) error {
 	return e.put(f, v, "")
 }
 
-// revise writes down what came of a request that was let through. It is too
-// late to refuse on an error, which the log has counted.
+// revise writes down what came of a tunnel that was let through. It is too late
+// to refuse on an error, which the log has counted.
 func (e *Engine) revise(f *flow, was, is inspect.Verdict) {
 	_ = e.put(f, is, was.Decision.String())
+}
+
+// tell writes down what came of a request that was let through.
+func (x *exchange) tell(is inspect.Verdict) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	was := x.verdict
+	x.verdict = is
+	return x.e.put(&x.flow, is, was.Decision.String())
 }
 
 func (e *Engine) put(f *flow, v inspect.Verdict, revises string) error {
@@ -311,7 +346,10 @@ func (e *Engine) put(f *flow, v inspect.Verdict, revises string) error {
 	if len(v.Findings) > 0 {
 		r.Inspectors = make([]audit.Finding, len(v.Findings))
 		for i, fd := range v.Findings {
-			r.Inspectors[i] = audit.Finding{Name: fd.Inspector, Action: fd.Action.String(), Reason: fd.Reason, Severity: string(fd.Severity)}
+			r.Inspectors[i] = audit.Finding{
+				Name: fd.Inspector, Action: fd.Action.String(), Reason: fd.Reason, Severity: string(fd.Severity),
+				Rule: fd.Rule, Mode: fd.Mode.String(),
+			}
 		}
 	}
 	err := e.audit.Put(r)
@@ -336,7 +374,10 @@ func auditURL(r *inspect.Request, path string) string {
 // recordUpstream notes that an allowed request came to nothing.
 func (x *exchange) recordUpstream(reason string) {
 	f := flow{req: x.req, id: x.id, kind: audit.KindUpstream}
-	x.e.revise(&f, x.verdict, inspect.Verdict{Decision: x.verdict.Decision, Reason: reason})
+	x.mu.Lock()
+	was := x.verdict
+	x.mu.Unlock()
+	x.e.revise(&f, was, inspect.Verdict{Decision: was.Decision, Reason: reason})
 }
 
 // failed answers a request whose upstream did not.
@@ -344,10 +385,15 @@ func (x *exchange) failed(ctx context.Context, err error) {
 	var refused *dial.RefusedError
 	var ended *endedError
 	var malformed *strict.RejectError
+	stopped := x.stopped.Load()
 	switch {
+	case stopped != nil:
+		if !x.answered {
+			x.answer(refusalStatus(stopped.Status), stopped.Reason)
+		}
 	case x.limit != nil && x.limit.over.Load():
 		reason := tooLarge(x.limit.max+1, x.limit.max)
-		x.e.revise(&x.flow, x.verdict, inspect.Verdict{Reason: reason})
+		_ = x.tell(inspect.Verdict{Reason: reason}) // it is refused in any case
 		if !x.answered {
 			x.answer(http.StatusForbidden, reason)
 		}
@@ -356,7 +402,7 @@ func (x *exchange) failed(ctx context.Context, err error) {
 			x.answer(http.StatusForbidden, ended.reason)
 		}
 	case errors.As(err, &refused):
-		x.e.revise(&x.flow, x.verdict, inspect.Verdict{Reason: refused.Error()})
+		_ = x.tell(inspect.Verdict{Reason: refused.Error()}) // it is refused in any case
 		if !x.answered {
 			x.answer(http.StatusForbidden, refused.Error())
 		}

@@ -161,28 +161,6 @@ func TestWebSocketHandshakeIsChecked(t *testing.T) {
 	}
 }
 
-type dropSecrets struct{}
-
-func (dropSecrets) DecideMessage(_ context.Context, r *inspect.Request, dir ws.Direction, m *ws.Message) inspect.Verdict {
-	if r.Host.String() != good || dir == ws.ToServer && strings.Contains(string(m.Data), "secret") {
-		return inspect.Verdict{Reason: "secret detected"}
-	}
-	return allowed()
-}
-
-func TestWebSocketMessagesAreDecided(t *testing.T) {
-	w := newWorld(t, only(good), wsServer, func(o *Options) { o.Messages = dropSecrets{} })
-	c, br, _ := w.webSocketTo("/")
-	writeFrame(c, "a secret", true)
-	if err := roundTrip(c, br, "hello"); err != nil {
-		t.Fatal(err) // the first echo would be that of the secret
-	}
-	r := w.audit.await(t, "the drop", reasonHas("websocket: secret detected"))
-	if r.Kind != audit.KindWebSocket || r.Method != "WEBSOCKET" {
-		t.Errorf("%+v", r)
-	}
-}
-
 // passing is only(hosts) with TLS to good passed through.
 func passing(hosts ...string) policyFunc {
 	p := only(hosts...)

@@ -1,7 +1,4 @@
-//go:build linux && enginecontent
-
-// The engine does not yet show content to the chain. What is here runs with
-// `-tags enginecontent`, and the tag goes when it does.
+//go:build linux
 
 package e2e
 

@@ -29,11 +29,20 @@ func (b *buffer) size() int       { return len(b.b) - maxHeader }
 func (b *buffer) payload() []byte { return b.b[maxHeader:] }
 func (b *buffer) add(n int)       { b.b = b.b[:len(b.b)+n] }
 
+// sizeFor is the size that the buffer will have when want more bytes come. It at
+// most doubles.
+func (b *buffer) sizeFor(want int64) int {
+	if len(b.b) < cap(b.b) {
+		return cap(b.b)
+	}
+	return int(min(int64(2*len(b.b)), int64(len(b.b))+want))
+}
+
 // room returns where to read up to want more bytes to; add makes them part of
-// the payload. The buffer at most doubles.
+// the payload.
 func (b *buffer) room(want int64) []byte {
 	if len(b.b) == cap(b.b) {
-		bigger := make([]byte, len(b.b), min(int64(2*len(b.b)), int64(len(b.b))+want))
+		bigger := make([]byte, len(b.b), b.sizeFor(want))
 		copy(bigger, b.b)
 		b.b = bigger
 	}

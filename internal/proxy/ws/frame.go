@@ -28,6 +28,7 @@ const (
 	CloseNotText   uint16 = 1007
 	ClosePolicy    uint16 = 1008
 	CloseTooBig    uint16 = 1009
+	CloseTryLater  uint16 = 1013 // of the IANA registry
 )
 
 // maxHeader is a frame header with an 8-byte length and a mask.

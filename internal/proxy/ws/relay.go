@@ -9,10 +9,12 @@
 package ws
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -38,8 +40,9 @@ func (d Direction) String() string {
 // Message is a whole message. OnMessage may replace Data; neither it nor what
 // it is replaced by may be used after the call, since the relay masks in place.
 type Message struct {
-	Op   Opcode // Text or Binary
-	Data []byte // text is valid UTF-8
+	Op     Opcode // Text or Binary
+	Data   []byte // text is valid UTF-8
+	Reason string // OnMessage may set it for the client to read when it blocks
 }
 
 // Action is what becomes of a message.
@@ -78,8 +81,24 @@ type Options struct {
 	// whatever their size.
 	OnMessage func(ctx context.Context, dir Direction, m *Message) Action
 
+	// Keep gives what bounds the memory of the messages of one direction that
+	// OnMessage is to decide. Nil bounds nothing but each message.
+	Keep func(dir Direction) Keeper
+
 	// CloseTimeout limits the closing handshake. 0 is 5 s.
 	CloseTimeout time.Duration
+}
+
+// Keeper is told of the memory that the messages of one direction take. Its
+// methods are called by one goroutine.
+type Keeper interface {
+	// Grow is called before a buffer of so many bytes is made, and at the
+	// beginning of a message. An error closes both sides with 1013.
+	Grow(ctx context.Context, to int) error
+	// Whole is called when the message has come.
+	Whole()
+	// Release is called when nothing is kept any more.
+	Release()
 }
 
 // CloseError is why the relay closed both sides with Code.
@@ -87,6 +106,7 @@ type CloseError struct {
 	Code   uint16
 	Dir    Direction // who sent what it is about
 	Reason string    // fixed text
+	why    string    // the message was blocked
 }
 
 func (e *CloseError) Error() string {
@@ -111,6 +131,9 @@ func Relay(ctx context.Context, opt Options) error {
 	server := &endpoint{conn: opt.Server, masks: true}
 	up := &pump{ctx: ctx, opt: &opt, dir: ToServer, r: opt.ClientReader, from: client, to: server}
 	down := &pump{ctx: ctx, opt: &opt, dir: ToClient, r: opt.ServerReader, from: server, to: client}
+	if opt.Keep != nil {
+		up.keep, down.keep = opt.Keep(ToServer), opt.Keep(ToClient)
+	}
 	if up.r == nil {
 		up.r = opt.Client
 	}
@@ -122,8 +145,8 @@ func Relay(ctx context.Context, opt Options) error {
 		go func() { done <- p.run() }()
 	}
 	running, err := wait(ctx, done, opt.CloseTimeout)
-	if code, reason := codeOf(ctx, err); code != 0 {
-		closeBoth(client, server, code, reason, opt.CloseTimeout)
+	if code, toClient, toServer := codeOf(ctx, err); code != 0 {
+		closeBoth(map[*endpoint]string{client: toClient, server: toServer}, code, opt.CloseTimeout)
 	}
 	_ = client.conn.Close()
 	_ = server.conn.Close()
@@ -166,39 +189,53 @@ func isCloseError(err error) bool {
 	return errors.As(err, &ce)
 }
 
-func codeOf(ctx context.Context, err error) (uint16, string) {
+// codeOf gives the code for both sides, and what to say. The server is not told
+// why a message was blocked: it may be the one that waits for what was found.
+func codeOf(ctx context.Context, err error) (code uint16, toClient, toServer string) {
 	var ce *CloseError
 	switch {
+	case errors.As(err, &ce) && ce.Code == ClosePolicy:
+		return ce.Code, clip("agentcage: " + cmp.Or(ce.why, "blocked")), "blocked by agentcage"
 	case errors.As(err, &ce):
-		if ce.Code == ClosePolicy {
-			return ce.Code, "blocked by agentcage"
-		}
-		return ce.Code, ""
+		return ce.Code, "", ""
 	case err != nil && ctx.Err() != nil:
-		return CloseGoingAway, ""
+		return CloseGoingAway, "", ""
 	}
-	return 0, ""
+	return 0, "", ""
 }
 
 // closeBoth tells both sides, unless one does not read: closing the
 // connections ends the writes that hang.
-func closeBoth(a, b *endpoint, code uint16, reason string, limit time.Duration) {
+func closeBoth(reasons map[*endpoint]string, code uint16, limit time.Duration) {
 	done := make(chan struct{}, 2)
-	for _, e := range []*endpoint{a, b} {
+	for e, why := range reasons {
 		go func() {
-			_ = e.close(code, reason)
+			_ = e.close(code, why)
 			done <- struct{}{}
 		}()
 	}
 	t := time.NewTimer(limit)
 	defer t.Stop()
-	for range 2 {
+	for range reasons {
 		select {
 		case <-done:
 		case <-t.C:
 			return
 		}
 	}
+}
+
+// clip cuts a reason to what a close frame holds beside its code, as text.
+func clip(s string) string {
+	s = strings.ToValidUTF8(s, "\ufffd")
+	if len(s) <= maxControl-2 {
+		return s
+	}
+	n := maxControl - 2
+	for !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
 }
 
 // endpoint is the writing half of a side.
@@ -252,12 +289,15 @@ type pump struct {
 	r        io.Reader
 	from, to *endpoint
 	scratch  [maxHeader]byte
+	keep     Keeper // nil keeps without asking
 
 	open bool   // a message has begun and not ended
 	op   Opcode // of that message
 	sent bool   // streaming: a frame of it has been passed on
 	buf  *buffer
 	text utf8Stream
+
+	charged int // what keep was last told of
 }
 
 // run returns nil when the side has closed properly.
@@ -340,11 +380,17 @@ func (p *pump) data(h header) error {
 func (p *pump) collect(h header) error {
 	if p.buf == nil {
 		p.buf = getBuffer()
+		if err := p.charge(cap(p.buf.b)); err != nil {
+			return err
+		}
 	}
 	if h.length > p.opt.MaxMessage-int64(p.buf.size()) {
 		return &CloseError{Code: CloseTooBig, Reason: "the message is too big"}
 	}
 	for pos := int64(0); pos < h.length; {
+		if err := p.charge(p.buf.sizeFor(h.length - pos)); err != nil {
+			return err
+		}
 		room := p.buf.room(h.length - pos)
 		n, err := io.ReadFull(p.r, room)
 		if err != nil {
@@ -358,9 +404,23 @@ func (p *pump) collect(h header) error {
 		return nil
 	}
 	p.open = false
+	if p.keep != nil {
+		p.keep.Whole()
+	}
 	err := p.decide()
 	p.free()
 	return err
+}
+
+func (p *pump) charge(size int) error {
+	if p.keep == nil || size == p.charged {
+		return nil
+	}
+	p.charged = size
+	if err := p.keep.Grow(p.ctx, size); err != nil {
+		return &CloseError{Code: CloseTryLater, Reason: "no memory for the message"}
+	}
+	return nil
 }
 
 func (p *pump) decide() error {
@@ -373,7 +433,7 @@ func (p *pump) decide() error {
 	case Drop:
 		return nil
 	default:
-		return &CloseError{Code: ClosePolicy, Reason: "the message is blocked"}
+		return &CloseError{Code: ClosePolicy, Reason: "the message is blocked", why: m.Reason}
 	}
 	if m.Op == Text && !utf8.Valid(m.Data) {
 		return &CloseError{Code: CloseNotText, Reason: "the replaced text is not UTF-8"}
@@ -442,5 +502,9 @@ func (p *pump) free() {
 	if p.buf != nil {
 		p.buf.put()
 		p.buf = nil
+	}
+	if p.keep != nil {
+		p.keep.Release()
+		p.charged = 0
 	}
 }
