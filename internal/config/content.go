@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 	"regexp"
-	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
@@ -72,14 +71,6 @@ type ContentType struct {
 	DetectBase64   bool
 	Base64MinLen   int
 	Action         string // block, flag or observe
-}
-
-// InspectorRef is one line of the section inspectors. Its config is checked
-// to be a map; what is in it is for the inspector.
-type InspectorRef struct {
-	Name     string
-	Path     string // absolute; empty for a built-in inspector
-	Position Position
 }
 
 var secretsKeys = []key[Secrets]{
@@ -167,18 +158,6 @@ var ruleKeys = []key[InjectionRule]{
 		read: func(d *decoder, v value, r *InjectionRule) { r.InjectTo = list(d, v, d.target) },
 	},
 }
-
-var inspectorKeys = []key[InspectorRef]{
-	textKey("name", "", "Name of the inspector. Required.", func(i *InspectorRef) *string { return &i.Name }),
-	{name: "path", typ: "path", doc: "Program of an inspector that is not built in.", read: func(d *decoder, v value, i *InspectorRef) { i.Path, _ = d.path(v) }},
-	{name: "config", typ: typeMap + " of its own", doc: "Settings of the inspector.", read: func(d *decoder, v value, i *InspectorRef) {
-		d.table(v, func(k, v value) {})
-	}},
-}
-
-// builtin are the inspectors that the section inspectors may name without a
-// path.
-var builtin = []string{"domain", "secrets", "body-size", "entropy", "content-type"}
 
 // injectionDocs documents both forms of secret_injection.
 func injectionDocs() []KeyDoc {
@@ -310,23 +289,4 @@ func (d *decoder) rule(v value) (InjectionRule, bool) {
 		d.fail(v, "it has no placeholder", fmt.Sprintf(`add placeholder: "{{%s}}"`, r.Env))
 	}
 	return r, len(d.errs) == before
-}
-
-func readInspectors(d *decoder, v value, c *Config) {
-	c.Inspectors = list(d, v, func(v value) (InspectorRef, bool) {
-		i := InspectorRef{Position: v.position()}
-		before := len(d.errs)
-		fields(d, v, inspectorKeys, &i)
-		switch {
-		case len(d.errs) > before:
-		case i.Name == "":
-			d.fail(v, "it has no name", "add name: NAME")
-		case i.Path == "" && !slices.Contains(builtin, i.Name):
-			d.fail(d.where[v.path+".name"], fmt.Sprintf("%q is no built-in inspector", clip(i.Name)), "add a path to its program; "+hintChoice(i.Name, builtin))
-		}
-		return i, len(d.errs) == before
-	})
-	if len(c.Inspectors) > 0 {
-		c.Unenforced = append(c.Unenforced, d.keyOf(v))
-	}
 }

@@ -26,9 +26,13 @@ import (
 	"github.com/agentcage/agentcage/internal/config"
 	"github.com/agentcage/agentcage/internal/hostname"
 	"github.com/agentcage/agentcage/internal/inspect"
+	"github.com/agentcage/agentcage/internal/worker"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	worker.MaybeMain()
+	goleak.VerifyTestMain(m)
+}
 
 // log keeps records in memory.
 type log struct {
