@@ -31,7 +31,7 @@ func TestPace(t *testing.T) {
 			for done := false; !done; {
 				select {
 				case got := <-over:
-					if (got - tt.want).Abs() > 10*time.Second || tt.want == 0 {
+					if (got-tt.want).Abs() > 10*time.Second || tt.want == 0 {
 						t.Errorf("%s: over after %s, want %s", name, got, tt.want)
 					}
 					done = true
