@@ -22,7 +22,7 @@ if command -v gcc >/dev/null; then race=(-race); else echo 'no gcc: unit tests r
 unit() { go list ./... | grep -v '/test/e2e' || true; }
 # What makes namespaces and filters is tested as it is shipped, too: cgo has
 # threads and a start-up of its own.
-static() { go list ./... | grep -E '/test/e2e|/internal/(backend|confine|cli|demo)(/|$)' || true; }
+static() { go list ./... | grep -E '/test/e2e|/internal/(backend|confine|cli|demo|worker|inspect/external/python)(/|$)' || true; }
 
 echo '--- go vet'
 go vet ./...

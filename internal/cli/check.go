@@ -36,6 +36,9 @@ Exit codes: 0 the file is good, 2 it is not.`,
 // loadConfig reads a config; whatever is wrong with it is a usage error.
 func loadConfig(file string) (*config.Config, error) {
 	cfg, err := config.Load(file)
+	if err == nil {
+		err = gateway.CheckInspectors(cfg)
+	}
 	if err != nil {
 		return nil, &exitError{exitUsage, err}
 	}

@@ -13,10 +13,12 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/agentcage/agentcage/internal/backend/process"
+	"github.com/agentcage/agentcage/internal/worker"
 )
 
 func TestMain(m *testing.M) {
 	process.MaybeInit()
+	worker.MaybeMain()
 	testscript.Main(m, map[string]func(){
 		"agentcage": func() { os.Exit(Main()) },
 	})

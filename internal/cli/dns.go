@@ -27,7 +27,7 @@ SIGHUP and a changed config file reload; SIGTERM stops.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			// The DNS half signs nothing, and an authority that lives in
 			// memory costs less than a second way to build a gateway.
-			h, err := f.start(c, func() (*ca.Authority, error) { return ca.New("dns") })
+			h, err := f.start(c, true, func() (*ca.Authority, error) { return ca.New("dns") })
 			if err != nil {
 				return err
 			}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/agentcage/agentcage/internal/cage"
 	"github.com/agentcage/agentcage/internal/gateway"
 	"github.com/agentcage/agentcage/internal/inspect"
 )
@@ -83,7 +84,12 @@ func (f *policyTestFlags) run(c *cobra.Command, target string) error {
 	if err != nil {
 		return &exitError{exitUsage, err}
 	}
-	out, err := gateway.Try(c.Context(), cfg, os.LookupEnv, trial)
+	workers, err := runWorkers(cfg, &cage.Spec{})
+	if err != nil {
+		return &exitError{exitUsage, err}
+	}
+	defer workers.Close()
+	out, err := gateway.Try(c.Context(), gateway.Options{Config: cfg, Getenv: os.LookupEnv, Workers: workers.starter()}, trial)
 	if err != nil {
 		return &exitError{exitUsage, err}
 	}

@@ -51,7 +51,7 @@ func (f *proxyFlags) run(c *cobra.Command) error {
 	if err := f.check(); err != nil {
 		return &exitError{exitUsage, err}
 	}
-	h, err := f.start(c, func() (*ca.Authority, error) { return ca.Load(f.caDir) })
+	h, err := f.start(c, false, func() (*ca.Authority, error) { return ca.Load(f.caDir) })
 	if err != nil {
 		return err
 	}

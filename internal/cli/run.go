@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -181,7 +182,14 @@ func printFindings(w io.Writer, findings []process.Finding) {
 // leaves nothing behind. From the command's start on, this process can write
 // only below the cage's own trees, the state directory and the extra paths.
 func runCage(ctx context.Context, cfg *config.Config, spec *cage.Spec, sink audit.Sink, extra ...string) (ending, error) {
-	gw, err := gateway.New(gateway.Options{Config: cfg, Audit: sink, Name: spec.Name, HostNetwork: true, IPv6: hasIPv6(), Getenv: os.LookupEnv})
+	workers, err := runWorkers(cfg, spec)
+	if err != nil {
+		return ending{}, err
+	}
+	defer workers.Close()
+	gw, err := gateway.New(gateway.Options{
+		Config: cfg, Audit: sink, Name: spec.Name, HostNetwork: true, IPv6: hasIPv6(), Getenv: os.LookupEnv, Workers: workers.starter(),
+	})
 	if err != nil {
 		return ending{}, err
 	}
@@ -344,13 +352,13 @@ func layers(names []string) []cage.Layer {
 }
 
 // protectConfig keeps the agent from writing the policy of its next run: the
-// config and the authorities that it names.
+// config, and the authorities and inspectors that it names.
 func protectConfig(spec *cage.Spec, cfg *config.Config) error {
 	if cfg.File == "" {
 		return nil
 	}
 	var here []string
-	for _, f := range append([]string{cfg.File}, cfg.Upstream.CAFiles...) {
+	for _, f := range slices.Concat([]string{cfg.File}, cfg.Upstream.CAFiles, inspectorFiles(cfg)) {
 		if inside(f, append([]string{spec.Dir}, spec.ReadWrite...)) {
 			here = append(here, f)
 		}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -51,6 +52,7 @@ func (f *listenFlags) register(c *cobra.Command) {
 type half struct {
 	file  string
 	gw    *gateway.Gateway
+	work  workers
 	audit *audit.Writer
 	reads []string // directories of files that the config names
 
@@ -60,7 +62,7 @@ type half struct {
 // start reads the config and builds the gateway; nothing listens yet. The
 // authority is asked for only when the config is good: with a bad one nothing
 // is made.
-func (f *listenFlags) start(c *cobra.Command, authority func() (*ca.Authority, error)) (*half, error) {
+func (f *listenFlags) start(c *cobra.Command, dnsOnly bool, authority func() (*ca.Authority, error)) (*half, error) {
 	cfg, err := loadConfig(f.config)
 	if err != nil {
 		return nil, err
@@ -77,13 +79,23 @@ func (f *listenFlags) start(c *cobra.Command, authority func() (*ca.Authority, e
 	if err != nil {
 		return nil, err
 	}
-	gw, err := gateway.New(gateway.Options{
+	h := &half{
+		file: f.config, audit: sink, without: layers(f.without),
+		reads: directories(slices.Concat(cfg.Upstream.CAFiles, inspectorFiles(cfg))...),
+	}
+	if !dnsOnly {
+		if h.work, err = startWorkers(h.without, nil); err != nil {
+			return nil, errors.Join(err, sink.Close())
+		}
+	}
+	h.gw, err = gateway.New(gateway.Options{
 		Config: cfg, Audit: sink, Name: cfg.Name, Authority: signer, HostNetwork: true, Getenv: os.LookupEnv, Log: logger(cfg.Logging.Level),
+		Workers: h.work.starter(), DNSOnly: dnsOnly,
 	})
 	if err != nil {
-		return nil, errors.Join(err, sink.Close())
+		return nil, errors.Join(err, h.work.Close(), sink.Close())
 	}
-	return &half{file: f.config, gw: gw, audit: sink, reads: directories(cfg.Upstream.CAFiles...), without: layers(f.without)}, nil
+	return h, nil
 }
 
 func logger(level string) *slog.Logger {
@@ -156,6 +168,7 @@ func (h *half) reload() {
 }
 
 func (h *half) shutdown() error {
+	defer h.work.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), serveDrain)
 	defer cancel()
 	if err := h.gw.Shutdown(ctx); err != nil && !errors.Is(err, context.DeadlineExceeded) {

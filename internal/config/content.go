@@ -103,14 +103,6 @@ type ContentType struct {
 	Action         string // block, flag or observe
 }
 
-// InspectorRef is one line of the section inspectors. Its config is checked
-// to be a map; what is in it is for the inspector.
-type InspectorRef struct {
-	Name     string
-	Path     string // absolute; empty for a built-in inspector
-	Position Position
-}
-
 var secretsKeys = []key[Secrets]{
 	boolKey("enabled", "true", "Whether the section is in force.", func(s *Secrets) *bool { return &s.Enabled }),
 	boolKey("builtin_allow_to_domains", "true", "Let known forms of keys go to the hosts of those who issue them.", func(s *Secrets) *bool { return &s.BuiltinAllowToDomains }),
@@ -216,18 +208,6 @@ var (
 	sources    = []string{"env", "file", "cmd", "systemd-creds", "podman"}
 	transforms = []string{"google-jwt-bearer", "github-app", "aws-sigv4", "oauth2-refresh", "basic"}
 )
-
-var inspectorKeys = []key[InspectorRef]{
-	textKey("name", "", "Name of the inspector. Required.", func(i *InspectorRef) *string { return &i.Name }),
-	{name: "path", typ: "path", doc: "Program of an inspector that is not built in.", read: func(d *decoder, v value, i *InspectorRef) { i.Path, _ = d.path(v) }},
-	{name: "config", typ: typeMap + " of its own", doc: "Settings of the inspector.", read: func(d *decoder, v value, i *InspectorRef) {
-		d.table(v, func(k, v value) {})
-	}},
-}
-
-// builtin are the inspectors that the section inspectors may name without a
-// path.
-var builtin = []string{"domain", "secrets", "body-size", "entropy", "content-type"}
 
 // injectionDocs documents both forms of secret_injection.
 func injectionDocs() []KeyDoc {
@@ -451,23 +431,4 @@ func (d *decoder) rule(v value) (InjectionRule, bool) {
 		d.fail(v, "it has no env", "add env: NAME")
 	}
 	return r, len(d.errs) == before
-}
-
-func readInspectors(d *decoder, v value, c *Config) {
-	c.Inspectors = list(d, v, func(v value) (InspectorRef, bool) {
-		i := InspectorRef{Position: v.position()}
-		before := len(d.errs)
-		fields(d, v, inspectorKeys, &i)
-		switch {
-		case len(d.errs) > before:
-		case i.Name == "":
-			d.fail(v, "it has no name", "add name: NAME")
-		case i.Path == "" && !slices.Contains(builtin, i.Name):
-			d.fail(d.where[v.path+".name"], fmt.Sprintf("%q is no built-in inspector", clip(i.Name)), "add a path to its program; "+hintChoice(i.Name, builtin))
-		}
-		return i, len(d.errs) == before
-	})
-	if len(c.Inspectors) > 0 {
-		c.Unenforced = append(c.Unenforced, d.keyOf(v))
-	}
 }

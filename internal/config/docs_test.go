@@ -127,9 +127,9 @@ secret_injection:
 
 A placeholder on its way to any other host, or where its rule does not inject it, is blocked. So is every other credential on a host of
 ` + "`inject_to`" + `. In bodies to such a host placeholders are text, unless ` + "`inject_body`" + ` is set.`,
-	"entropy":          ` False switches it off. What it finds and what it cannot is in internal/inspect/entropy/README.md.`,
-	"content_type":     ` False switches it off. What it finds and what it cannot is in internal/inspect/contenttype/README.md.`,
-	"inspectors":       unenforcedNote,
+	"entropy":      ` False switches it off. What it finds and what it cannot is in internal/inspect/entropy/README.md.`,
+	"content_type": ` False switches it off. What it finds and what it cannot is in internal/inspect/contenttype/README.md.`,
+	"inspectors":   inspectorsNote,
 	"observe": ` [Policy](policy.md) says how a policy is tried out with it.
 
 ` + "```yaml" + `
@@ -158,6 +158,27 @@ exempt:
     reason: the vendor's tool sends its test key
 ` + "```" + ``,
 }
+
+const inspectorsNote = ` An entry with ` + "`path`" + ` is an inspector in Python or WebAssembly, one with ` + "`when`" + ` is a condition over
+the same fields, and one with neither sets what the section of a built-in inspector would set, and replaces it. See
+[inspectors.md](inspectors.md).
+
+` + "```yaml" + `
+# cage.yaml
+name: my-cage
+domains:
+  allow: [api.example.com]
+inspectors:
+  - name: my-check
+    path: ./my_inspector.py
+    config: {limit: 20}
+    timeout: 2s
+  - name: no-deletes
+    when: 'method == "DELETE" && host endsWith "example.com"'
+    action: block
+  - name: entropy
+    config: {threshold: 7.5}
+` + "```" + ``
 
 const unenforcedNote = ` This version reads and checks the section, and does not enforce it: a cage whose file asks for it is not started.`
 

@@ -30,12 +30,13 @@ type Config struct {
 	Container   Container
 	Firecracker Firecracker
 
+	Inspectors []InspectorRef // those that are not built in, in their order
+
 	// What the file says of sections that this version has no code for.
 	Secrets     Secrets
 	Injection   Injection
 	Entropy     Entropy
 	ContentType ContentType
-	Inspectors  []InspectorRef
 
 	// Findings that are recorded and not enforced.
 	Observe []Exception

@@ -38,7 +38,7 @@ var topKeys = []key[Config]{
 		func(c *Config) *Entropy { return &c.Entropy }, func(c *Config) *bool { return &c.Entropy.Enabled }),
 	switchable("content_type", "Refuse bodies that are not what their type says.", contentTypeKeys,
 		func(c *Config) *ContentType { return &c.ContentType }, func(c *Config) *bool { return &c.ContentType.Enabled }),
-	{name: "inspectors", typ: "list of maps", def: "[]", doc: "Further inspectors, and settings of the built-in ones.", read: readInspectors, sub: docsOf("[].", inspectorKeys)},
+	{name: "inspectors", typ: "list of maps", def: "[]", doc: "Inspectors of your own, in the order in which they are asked, and settings of the built-in ones.", read: readInspectors, sub: docsOf("[].", inspectorKeys)},
 	exceptionsKey("observe", "Findings that are recorded as they would have been decided, and not enforced.", func(c *Config) *[]Exception { return &c.Observe }),
 	exceptionsKey("exempt", "Findings that are excepted, and recorded as such.", func(c *Config) *[]Exception { return &c.Exempt }),
 }

@@ -58,6 +58,10 @@ type Options struct {
 	Processes int // RLIMIT_NPROC; 0 leaves it. Counted per user, within the user namespace
 	OpenFiles int // RLIMIT_NOFILE; 0 leaves it
 
+	// Single refuses further processes, where one limit on memory has to hold
+	// for everything: threads remain, and so does exec.
+	Single bool
+
 	// NotifySockets asks for a listener that hears of refused sockets
 	// (see ServeNotify). They are refused with or without it.
 	NotifySockets bool

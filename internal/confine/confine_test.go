@@ -603,13 +603,17 @@ func roleForeign(dir string) error {
 
 // TestFilter interprets the program, so that every entry is tried on every machine.
 func TestFilter(t *testing.T) {
-	for _, gateway := range []bool{false, true} {
-		vm, err := newMachine(gateway)
+	for _, p := range []program{{}, {gateway: true}, {single: true}} {
+		vm, err := newMachine(p)
 		if err != nil {
 			t.Fatal(err)
 		}
 		refused := uint32(unix.SECCOMP_RET_ERRNO) | uint32(unix.EPERM)
-		for _, nr := range list(gateway) {
+		process := uint32(unix.SECCOMP_RET_ALLOW)
+		if p.single {
+			process = refused
+		}
+		for _, nr := range list(p) {
 			if got := vm.run(t, auditArch, nr); got != refused {
 				t.Errorf("call %d gives %#x", nr, got)
 			}
@@ -622,7 +626,8 @@ func TestFilter(t *testing.T) {
 		}{
 			{"read", unix.SYS_READ, nil, unix.SECCOMP_RET_ALLOW},
 			{"thread", unix.SYS_CLONE, []uint64{unix.CLONE_VM | unix.CLONE_THREAD}, unix.SECCOMP_RET_ALLOW},
-			{"exit signal bits", unix.SYS_CLONE, []uint64{unix.CLONE_NEWTIME}, unix.SECCOMP_RET_ALLOW},
+			{"process", unix.SYS_CLONE, []uint64{uint64(unix.SIGCHLD)}, process},
+			{"exit signal bits", unix.SYS_CLONE, []uint64{unix.CLONE_NEWTIME}, process},
 			{"network namespace", unix.SYS_CLONE, []uint64{unix.CLONE_NEWNET}, refused},
 			{"persona", unix.SYS_PERSONALITY, []uint64{0x0400000}, refused},
 			{"high half", unix.SYS_IOCTL, []uint64{0, 1<<32 | unix.TIOCSTI}, refused},
@@ -647,8 +652,8 @@ func TestFilter(t *testing.T) {
 type machine struct{ vm *bpf.VM }
 
 // newMachine: x/net's VM is for packets and loads big-endian words.
-func newMachine(gateway bool) (*machine, error) {
-	vm, err := bpf.NewVM(filter(gateway, false))
+func newMachine(p program) (*machine, error) {
+	vm, err := bpf.NewVM(filter(p))
 	return &machine{vm}, err
 }
 

@@ -60,7 +60,7 @@ func Gateway(o GatewayOptions) error {
 		}
 	}
 	if !slices.Contains(o.Without, LayerSeccomp) {
-		if _, err := install(filter(true, false), 0); err != nil {
+		if _, err := install(filter(program{gateway: true}), 0); err != nil {
 			return &LayerError{LayerSeccomp, err}
 		}
 		if err := tryAll([]probe{{"execve", unix.SYS_EXECVE, [3]uintptr{bad, bad, bad}, unix.EPERM}}); err != nil {

@@ -91,9 +91,15 @@ func concat(parts ...[]bpf.Instruction) []bpf.Instruction {
 	return out
 }
 
-// filter assembles the program for a cage (gateway false) or for the gateway.
-// notify sends refused sockets to the listener.
-func filter(gateway, notify bool) []bpf.Instruction {
+// program says which filter is wanted.
+type program struct {
+	gateway bool // for the gateway, not for a cage
+	notify  bool // refused sockets go to the listener
+	single  bool // no further process may be made
+}
+
+// filter assembles a program.
+func filter(f program) []bpf.Instruction {
 	p := []bpf.Instruction{
 		bpf.LoadAbsolute{Off: offsetArch, Size: 4},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: auditArch, SkipTrue: 1},
@@ -105,16 +111,15 @@ func filter(gateway, notify bool) []bpf.Instruction {
 		fail(unix.ENOSYS),
 	}
 	p = append(p, whenEqual(unix.SYS_CLONE3, fail(unix.ENOSYS))...) // its flags are in memory; libc falls back to clone
-	p = append(p, whenEqual(unix.SYS_CLONE,
-		arg(0), bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: newNamespaces, SkipFalse: 1}, eperm, allow)...)
-	p = append(p, whenEqual(unix.SYS_SOCKET, socketRule(notify)...)...)
+	p = append(p, whenEqual(unix.SYS_CLONE, cloneRule(f.single)...)...)
+	p = append(p, whenEqual(unix.SYS_SOCKET, socketRule(f.notify)...)...)
 	p = append(p, whenEqual(unix.SYS_SOCKETPAIR, arg(0),
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.AF_UNIX, SkipTrue: 1}, fail(unix.EAFNOSUPPORT), allow)...)
 	p = append(p, whenEqual(unix.SYS_IOCTL, ioctlRule()...)...)
 	for _, c := range modeCalls {
 		p = append(p, whenEqual(c.nr, arg(c.mode), bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: unix.S_ISUID, SkipFalse: 1}, eperm, allow)...)
 	}
-	for _, nr := range list(gateway) {
+	for _, nr := range list(f) {
 		p = append(p, whenEqual(nr, eperm)...)
 	}
 	p = append(p, whenEqual(unix.SYS_PERSONALITY, personalityRule()...)...)
@@ -132,12 +137,25 @@ var modeCalls = append([]modeCall{
 
 type modeCall struct{ nr, mode uint32 }
 
-func list(gateway bool) []uint32 {
+func list(f program) []uint32 {
 	l := append(append([]uint32{}, denied...), deniedHere...)
-	if gateway {
-		l = append(append(l, deniedGateway...), forks...)
+	if f.gateway {
+		l = append(l, deniedGateway...)
+	}
+	if f.gateway || f.single {
+		l = append(l, forks...)
 	}
 	return l
+}
+
+// cloneRule refuses new namespaces, and, where there is to be one process,
+// everything that is no thread.
+func cloneRule(single bool) []bpf.Instruction {
+	p := []bpf.Instruction{arg(0), bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: newNamespaces, SkipFalse: 1}, eperm}
+	if single {
+		p = append(p, bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: unix.CLONE_THREAD, SkipTrue: 1}, eperm)
+	}
+	return append(p, allow)
 }
 
 // ioctlRule refuses to push keys into a terminal (TIOCSTI, TIOCLINUX's paste)
@@ -197,13 +215,14 @@ func inetRule(refused bpf.Instruction) []bpf.Instruction {
 }
 
 func applySeccomp(o Options, r *Result) error {
+	plain := program{single: o.Single}
 	if !o.NotifySockets {
-		_, err := install(filter(false, false), 0)
+		_, err := install(filter(plain), 0)
 		return err
 	}
-	f, err := installNotify()
+	f, err := installNotify(program{notify: true, single: o.Single})
 	if errors.Is(err, unix.EBUSY) { // a process has one listener at most, and somebody's is there
-		_, err = install(filter(false, false), 0)
+		_, err = install(filter(plain), 0)
 	}
 	r.Notify = f
 	return err
@@ -211,11 +230,11 @@ func applySeccomp(o Options, r *Result) error {
 
 // installNotify asks for a listener, with WAIT_KILLABLE_RECV where the kernel
 // has it: otherwise each signal restarts a pending call and reports it again.
-func installNotify() (*os.File, error) {
+func installNotify(p program) (*os.File, error) {
 	const flags = unix.SECCOMP_FILTER_FLAG_NEW_LISTENER | unix.SECCOMP_FILTER_FLAG_TSYNC_ESRCH
-	fd, err := install(filter(false, true), flags|unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV)
+	fd, err := install(filter(p), flags|unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV)
 	if errors.Is(err, unix.EINVAL) {
-		fd, err = install(filter(false, true), flags)
+		fd, err = install(filter(p), flags)
 	}
 	if err != nil {
 		return nil, err

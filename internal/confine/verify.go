@@ -45,7 +45,11 @@ func Verify(o Options) error {
 		}
 	}
 	if !o.without(LayerSeccomp) {
-		if err := verifySeccomp(); err != nil {
+		err := verifySeccomp()
+		if err == nil && o.Single {
+			err = tryAll(forkProbes)
+		}
+		if err != nil {
 			return &LayerError{LayerSeccomp, err}
 		}
 	}
@@ -220,6 +224,12 @@ var probes = []probe{
 	{"ioctl TIOCLINUX", unix.SYS_IOCTL, [3]uintptr{bad, unix.TIOCLINUX, bad}, unix.EPERM},
 	{"socket AF_ALG", unix.SYS_SOCKET, [3]uintptr{unix.AF_ALG, unix.SOCK_SEQPACKET, 0}, unix.EAFNOSUPPORT},
 	{"an unknown system call", newestSyscall + 1, [3]uintptr{}, unix.ENOSYS},
+}
+
+// forkProbes would make a process, were their flags not invalid together
+// (clone(2): CLONE_SIGHAND needs CLONE_VM).
+var forkProbes = []probe{
+	{"clone of a process", unix.SYS_CLONE, [3]uintptr{unix.CLONE_SIGHAND}, unix.EPERM}, // EINVAL unfiltered
 }
 
 // socketProbes go to the listener when there is one.

@@ -119,7 +119,7 @@ func (d *decoder) directory(p int) {
 			continue
 		}
 		method, ok := d.methods[string(h[zipDirHeader:zipDirHeader+nameLen])]
-		if !ok || method != anyMethod && method != binary.LittleEndian.Uint16(h[10:]) {
+		if !ok && !d.rewritten(p) || ok && method != anyMethod && method != binary.LittleEndian.Uint16(h[10:]) {
 			d.fail(errArchive)
 		}
 		if h[8]&1 != 0 {
@@ -127,6 +127,16 @@ func (d *decoder) directory(p int) {
 		}
 	}
 	clear(d.methods)
+}
+
+// rewritten reports that a layer holds stretches of its parent, so that parts of
+// what stands there are missing.
+func (d *decoder) rewritten(p int) bool {
+	switch d.layers[p].Kind {
+	case Percent, JSON, HTML, Escapes, QuotedPrintable, Folded:
+		return d.layers[p].End-d.layers[p].Start < len(d.layers[d.layers[p].Parent].Data)
+	}
+	return false
 }
 
 const tarBlock = 512

@@ -75,7 +75,7 @@ func Plain(b []byte) bool {
 	if seen&wakeClass != 0 {
 		return false
 	}
-	if seen&maybeClass != 0 && (mayRefer(b) || looksLikeForm(b) || findQuoted(b, 0) >= 0 || findPrefixed(b, 0) >= 0) {
+	if seen&maybeClass != 0 && (mayRefer(b) || looksLikeForm(b) || findQuoted(b, 0, false) >= 0 || findPrefixed(b, 0) >= 0) {
 		return false
 	}
 	if len(b) < minRun {

@@ -69,7 +69,7 @@ type Input struct {
 type Limits struct {
 	Depth  int           // layers on top of one another, the raw one included; 8
 	Layers int           // in all; 50,000
-	Bytes  int64         // in all, decoded; 64 MiB
+	Bytes  int64         // in all, decoded; 96 MiB
 	Ratio  int           // of decompressed bytes to compressed ones, above 1 MiB; 200
 	Time   time.Duration // 10 s: a last resort, since Bytes bounds the work
 }
@@ -77,7 +77,7 @@ type Limits struct {
 func (l Limits) orDefaults() Limits {
 	set(&l.Depth, 8)
 	set(&l.Layers, 50_000)
-	set(&l.Bytes, 64<<20)
+	set(&l.Bytes, 96<<20)
 	set(&l.Ratio, 200)
 	set(&l.Time, 10*time.Second)
 	return l

@@ -4,15 +4,17 @@ import (
 	"bytes"
 	"encoding/binary"
 	"io"
+	"strings"
 	"unicode/utf8"
 )
 
 const (
-	longRun     = 128 // digits of base64 that are a layer whatever they decode to
-	longFind    = 64  // decoded bytes that are a layer of their own
-	farFragment = 12  // readable bytes that are a find in a long run at another alignment
-	shortRun    = 512 // digits up to which minFragment is enough there, too
-	tinyRun     = 24  // digits that are too few for letters of other scripts that look like a secret
+	longRun      = 128 // digits of base64 that are a layer whatever they decode to
+	longFind     = 64  // decoded bytes that are a layer of their own
+	highFragment = 16  // the same with characters beyond ASCII, of which noise is full
+	farFragment  = 12  // readable bytes that are a find in a long run at another alignment
+	shortRun     = 512 // digits up to which minFragment is enough there, too
+	tinyRun      = 24  // digits that are too few for letters of other scripts that look like a secret
 )
 
 // digits finds runs of base64, base32 and hex. What a child of escapes covers
@@ -34,16 +36,22 @@ func (d *decoder) digits(p int) {
 			cover++
 		}
 		taken := bait < len(d.baits) && d.baits[bait] == s
-		if cover < len(d.covered) && d.covered[cover].start <= s && e <= d.covered[cover].end && !taken {
-			from = d.covered[cover].end
-			if bait < len(d.baits) {
-				from = min(from, d.baits[bait])
+		if cover < len(d.covered) && !taken {
+			if c := d.covered[cover]; c.start <= s && e <= c.end {
+				tail := rewind(src, c.end, s, base64Class, "\r\n")
+				if bait < len(d.baits) {
+					tail = min(tail, d.baits[bait])
+				}
+				if e <= tail {
+					from = tail
+					continue
+				}
 			}
-			from = max(from, e)
-			continue
 		}
 		run, end := d.joinLines(src, s, e)
-		d.base64(p, run, s, end)
+		if _, n := nextRun(run, 0, hexClass, len(run)); n < len(run) { // digests are no base64 of anything
+			d.base64(p, run, s, end)
+		}
 		d.subruns(p, run, s, end)
 		from = end
 	}
@@ -72,6 +80,15 @@ func dull(run []byte) bool {
 		before[i&3] = g
 	}
 	return true
+}
+
+// rewind returns where what stands before i and goes on over it begins: bytes of
+// a class and separators. A stretch that is covered may end in the middle of it.
+func rewind(b []byte, i, low int, c class, separators string) int {
+	for i > low && (is(b[i-1], c) || strings.IndexByte(separators, b[i-1]) >= 0) {
+		i--
+	}
+	return i
 }
 
 // isBasic reports that a text holds credentials of HTTP's Basic scheme
@@ -162,6 +179,9 @@ func (d *decoder) base64(p int, run []byte, s, e int) {
 	// The first digits of a group may be missing: none stand in for them.
 	d.padded = append(append(d.padded[:0], "AAA"...), run[:min(len(run), shortRun)]...)
 	d.short64(d.padded, s, e)
+	if bytes.Count(run, []byte("A")) >= len(run)/8 {
+		d.wide64(p, run, long, s, e)
+	}
 	if len(run) > shortRun {
 		for o := 1; o < 4; o++ {
 			d.ascii64(run, o, farFragment, s, e)
@@ -170,6 +190,23 @@ func (d *decoder) base64(p int, run []byte, s, e int) {
 	}
 	d.packed64(p, run, long, s, e)
 }
+
+// wide64 decodes a run that may be UTF-16, whose zero bytes are the digit A, from
+// each offset whose layer there is not yet.
+func (d *decoder) wide64(p int, run []byte, whole bool, s, e int) {
+	for o := range 4 {
+		if o == 0 && whole {
+			continue
+		}
+		d.scratch = decode64(d.scratch[:0], run[o:])
+		if looksWide(d.scratch) {
+			d.add(Layer{Kind: Base64, Parent: p, Data: bytes.Clone(d.scratch), Start: s, End: e})
+		}
+	}
+}
+
+// looksWide reports that b has zero bytes as UTF-16 has them.
+func looksWide(b []byte) bool { return bytes.Count(b, []byte{0}) >= max(len(b)/4, minFragment/2) }
 
 // sixBits are the values of the digits of both alphabets.
 var sixBits = func() (t [256]byte) {
@@ -325,7 +362,7 @@ func (d *decoder) high64(run []byte, offset, s, e int) {
 		}
 		to = min(to+probeStep, len(run))
 		d.scratch = decode64(d.scratch[:0], run[from:to])
-		d.fragments(Base64, d.scratch, 2*farFragment, s, e)
+		d.fragments(Base64, d.scratch, highFragment, s, e)
 		done = to
 	}
 }
@@ -366,9 +403,10 @@ func couldBeUTF8(b []byte) bool {
 	return true
 }
 
-// fragments keeps the readable stretches of decoded bytes.
+// fragments keeps the readable stretches of decoded bytes, those with more than
+// ASCII only if they are longer.
 func (d *decoder) fragments(kind Kind, b []byte, least, s, e int) {
-	start := 0
+	start, high := 0, 0
 	for i := 0; i <= len(b); {
 		if i < len(b) {
 			n := 1
@@ -376,15 +414,16 @@ func (d *decoder) fragments(kind Kind, b []byte, least, s, e int) {
 				n = textAt(b[i:])
 			}
 			if n > 0 {
+				high |= n - 1
 				i += n
 				continue
 			}
 		}
-		if i-start >= least {
+		if i-start >= least && (high == 0 || i-start >= highFragment) {
 			d.finds[kind].add(b[start:i], s, e)
 		}
 		i++
-		start = i
+		start, high = i, 0
 	}
 }
 
@@ -507,7 +546,7 @@ func (d *decoder) aligned(p int, kind Kind, group int, run []byte, s, e int, dec
 	for o := 0; o < group && o < len(run); o++ {
 		d.scratch = decode(d.scratch[:0], run[o:])
 		switch {
-		case holdsPacked(d.scratch), len(d.scratch) >= longFind && (o == 0 || readable(d.scratch)):
+		case holdsPacked(d.scratch), looksWide(d.scratch), len(d.scratch) >= longFind && (o == 0 || readable(d.scratch)):
 			d.add(Layer{Kind: kind, Parent: p, Data: bytes.Clone(d.scratch), Start: s + o, End: e})
 		default:
 			d.fragments(kind, d.scratch, minFragment, s, e)
@@ -552,12 +591,14 @@ func (d *decoder) lists(p int) {
 		from := 0
 		for _, c := range d.covered {
 			d.listsIn(p, from, c.start)
-			from = c.end
+			from = rewind(d.layers[p].Data, c.end, c.start, hexClass, listSeparators)
 		}
 		d.listsIn(p, from, len(d.layers[p].Data))
 	}
 	d.flush(p, Hex)
 }
+
+const listSeparators = "x:,;-. \t\r\n"
 
 // listsIn looks for lists in a part of a layer. What a child of escapes covers
 // is looked at there, unless it lost its beginning.
@@ -591,7 +632,7 @@ func (d *decoder) listsIn(p, from, to int) {
 }
 
 func (d *decoder) list(p, s, e int) {
-	if len(d.scratch) >= longFind || holdsPacked(d.scratch) {
+	if len(d.scratch) >= longFind || holdsPacked(d.scratch) || looksWide(d.scratch) {
 		d.add(Layer{Kind: Hex, Parent: p, Data: bytes.Clone(d.scratch), Start: s, End: e})
 		return
 	}

@@ -44,7 +44,11 @@ func (d *decoder) escapes(p int) {
 		text.reach(src, i)
 		text.put(d.escape, i+n)
 		bits |= bit
-		d.bait(src, i+1, i+n)
+		if n != 2 {
+			d.bait(src, i+1, i+n)
+		} else if e := src[i+1]; e >= 'a' {
+			d.baitLetter(src, i+1)
+		}
 		if is(src[i+n-1], breakClass) { // \" and the like end a token
 			lastBit = 0
 		} else {
@@ -95,6 +99,20 @@ func (d *decoder) bait(src []byte, i, end int) {
 		if s, _ := nextRun(run, 0, c, minRun); s >= 0 {
 			d.baits = append(d.baits, i)
 			return
+		}
+	}
+}
+
+// baitLetter is bait for an escape of one letter. Most of those begin no text in
+// base64, and none a list.
+func (d *decoder) baitLetter(src []byte, i int) {
+	if sixBits[src[i]]&0x30 != 0x20 {
+		d.bait(src, i, i+1)
+		return
+	}
+	if last := i + minRun - 1; last < len(src) && is(src[last], lower32Class) && is(src[last-minRun/2], lower32Class) {
+		if s, _ := nextRun(src[i:last+1], 0, lower32Class, minRun); s >= 0 {
+			d.baits = append(d.baits, i)
 		}
 	}
 }
@@ -384,15 +402,18 @@ func (d *decoder) numeric(b []byte, i int) int {
 // would be eaten.
 func (d *decoder) quoted(p int) {
 	src := d.layers[p].Data
-	i := findQuoted(src, 0)
+	// Lines that go on leave no doubt. Without one, = and two digits may be an
+	// assignment.
+	broken := bytes.Contains(src, []byte("=\n")) || bytes.Contains(src, []byte("=\r\n"))
+	i := findQuoted(src, 0, broken)
 	if i < 0 {
 		return
 	}
 	text := pieces{around: tightContext}
-	if bytes.Contains(src[i:], []byte("=\n")) || bytes.Contains(src[i:], []byte("=\r\n")) {
+	if broken {
 		text.around = wideContext
 	}
-	for ; i >= 0; i = findQuoted(src, i) {
+	for ; i >= 0; i = findQuoted(src, i, broken) {
 		text.reach(src, i)
 		i += d.unquote(src, i)
 		text.put(d.escape, i)
@@ -400,9 +421,10 @@ func (d *decoder) quoted(p int) {
 	d.add(text.take(src, QuotedPrintable, p))
 }
 
-// findQuoted returns the next = that quotes a character or ends a line that
-// goes on, or -1.
-func findQuoted(b []byte, i int) int {
+// findQuoted returns the next = that seems to quote a character, or that does if
+// it is sure that it is quoted-printable, or ends a line that goes on. It is -1
+// where there is none.
+func findQuoted(b []byte, i int, sure bool) int {
 	for ; i < len(b); i++ {
 		n := indexByte(b, i, '=')
 		if n < 0 {
@@ -412,11 +434,24 @@ func findQuoted(b []byte, i int) int {
 		if i+1 < len(b) && (b[i+1] == '\n' || b[i+1] == '\r' && i+2 < len(b) && b[i+2] == '\n') {
 			return i
 		}
-		if hexNumber(b, i+1, 2) >= 0 && inText(b, i) {
+		v := hexNumber(b, i+1, 2)
+		if v >= 0 && (sure || v != ' ' && is(byte(v), textClass) || nearQuoted(b, i)) && inText(b, i) {
 			return i
 		}
 	}
 	return -1
+}
+
+// nearQuoted reports that another = quotes a character close by. Alone, one
+// that quotes something else than a letter is an assignment.
+func nearQuoted(b []byte, i int) bool {
+	const far = 4
+	for k := max(i-far-2, 0); k <= i+far+2 && k < len(b); k++ {
+		if b[k] == '=' && k != i && hexNumber(b, k+1, 2) >= 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // unquote reads what findQuoted found.

@@ -66,7 +66,7 @@ func chain(seed uint64, depth int) (data, names string) {
 		secret[i] = letters[r.IntN(len(letters))]
 	}
 	data, names = string(secret), ""
-	binary, wide := false, false
+	binary, wide, zipped := false, false, false
 	for n := 0; n < depth; {
 		from := wrappers
 		if n == 0 && r.IntN(4) == 0 {
@@ -76,11 +76,11 @@ func chain(seed uint64, depth int) (data, names string) {
 		if binary && !takesBinary(w.name) || strings.HasPrefix(w.name, "utf-") && (wide || binary) {
 			continue
 		}
-		if n == 0 && strings.HasPrefix(w.name, "gzip cut") {
-			continue // of a text so short nothing is left
+		if w.name == "gzip cut" || zipped && !strings.HasPrefix(w.name, "base") && !strings.HasPrefix(w.name, "hex") {
+			continue // too little is left of a short text; zlib has to be at a beginning
 		}
 		data, names = w.wrap(data), names+" "+w.name
-		binary = w.binary
+		binary, zipped = w.binary, w.name == "zlib"
 		wide = wide || noASCII[w.name]
 		n++
 	}

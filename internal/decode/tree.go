@@ -184,15 +184,11 @@ func laxType(s string) (kind string, params map[string]string) {
 }
 
 // add appends a layer whose bytes were made by decoding, unless the tree has
-// the same already. It returns the index, or -1.
-func (d *decoder) add(l Layer) int {
-	if d.err != nil || len(l.Data) == 0 {
-		return -1
+// the same already.
+func (d *decoder) add(l Layer) {
+	if d.err == nil && len(l.Data) > 0 && d.spend(len(l.Data)) && !d.known(l.Data) {
+		d.append(l, about{})
 	}
-	if !d.spend(len(l.Data)) || d.known(l.Data) {
-		return -1
-	}
-	return d.append(l, about{})
 }
 
 // share appends a layer whose bytes stand in its parent as they are.

@@ -14,29 +14,31 @@ import (
 
 // unit is how UTF-16 or UTF-32 lays out its units.
 type unit struct {
-	name  string
-	width int
-	order binary.ByteOrder
-	utf8  func(dst, b []byte, order binary.ByteOrder) []byte
+	name   string
+	width  int
+	lowest int // where in a unit the low byte stands
+	order  binary.ByteOrder
+	utf8   func(dst, b []byte, order binary.ByteOrder) []byte
 }
 
 // The wider ones come first: UTF-32 looks like UTF-16 with zeros in between.
 var units = [...]unit{
-	{"utf-32le", 4, binary.LittleEndian, utf32To8},
-	{"utf-32be", 4, binary.BigEndian, utf32To8},
-	{"utf-16le", 2, binary.LittleEndian, utf16To8},
-	{"utf-16be", 2, binary.BigEndian, utf16To8},
+	{"utf-32le", 4, 0, binary.LittleEndian, utf32To8},
+	{"utf-32be", 4, 3, binary.BigEndian, utf32To8},
+	{"utf-16le", 2, 0, binary.LittleEndian, utf16To8},
+	{"utf-16be", 2, 1, binary.BigEndian, utf16To8},
 }
 
 // ascii reports whether a unit is a readable character of ASCII.
 func (u *unit) ascii(b []byte) bool {
-	v := uint32(0)
-	if u.width == 2 {
-		v = uint32(u.order.Uint16(b))
-	} else {
-		v = u.order.Uint32(b)
+	if !is(b[u.lowest], textClass) {
+		return false
 	}
-	return v < utf8.RuneSelf && is(byte(v), textClass)
+	zero := b[u.width-1-u.lowest]
+	if u.width == 4 {
+		zero |= b[1] | b[2]
+	}
+	return zero == 0
 }
 
 // wide finds UTF-16 and UTF-32 that nobody declared: characters with zero bytes
@@ -60,12 +62,12 @@ func (d *decoder) wide(p int) {
 func (d *decoder) wideAt(p int, src []byte, offset int, u *unit) {
 	count, start, end := 0, 0, 0
 	for i := offset; i+u.width <= len(src); i += u.width {
-		if count == 0 { // on to the next zero byte
-			z := indexByte(src, i, 0)
+		if high := i + u.width - 1 - u.lowest; count == 0 && src[high] != 0 { // on to the next zero byte
+			z := indexByte(src, high, 0)
 			if z < 0 {
 				return
 			}
-			if i += (z - i) / u.width * u.width; i+u.width > len(src) {
+			if i += (z - high + u.width - 1) / u.width * u.width; i+u.width > len(src) {
 				return
 			}
 		}

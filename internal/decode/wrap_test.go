@@ -139,6 +139,7 @@ func zstdOf(s string) string {
 func quotedOf(s string) string {
 	var b bytes.Buffer
 	w := quotedprintable.NewWriter(&b)
+	w.Binary = true
 	_, _ = w.Write([]byte(s))
 	_ = w.Close()
 	return b.String()
@@ -184,7 +185,7 @@ func escapeUnits(r rune) string {
 }
 
 var wrappers = []wrapper{
-	{"percent", false, url.QueryEscape},
+	{"percent", false, url.PathEscape},
 	{"percent all", false, percentAll},
 	{"percent lower", false, func(s string) string { return strings.ToLower(percentAll(s)) }},
 	{"percent every other", false, everyOther(percentAll)},

@@ -18,6 +18,7 @@ import (
 	"github.com/agentcage/agentcage/internal/config"
 	"github.com/agentcage/agentcage/internal/dns"
 	"github.com/agentcage/agentcage/internal/inspect/budget"
+	"github.com/agentcage/agentcage/internal/inspect/external/python"
 	"github.com/agentcage/agentcage/internal/inspect/known"
 	"github.com/agentcage/agentcage/internal/proxy"
 	"github.com/agentcage/agentcage/internal/proxy/ca"
@@ -40,6 +41,12 @@ type Options struct {
 	// Getenv looks up the variables that the config names for their values;
 	// os.LookupEnv, where those are the gateway's own. Nil has none.
 	Getenv func(string) (string, bool)
+	// Workers starts the processes of inspectors in Python. Nil refuses a
+	// config that has any.
+	Workers python.Starter
+	// DNSOnly says that nothing but queries will be served, so that
+	// inspectors of content are not started.
+	DNSOnly bool
 	// Log takes what is of interest to whoever debugs the gateway itself.
 	// Decisions go to Audit. Nil discards.
 	Log *slog.Logger
@@ -54,7 +61,8 @@ type Gateway struct {
 	dns       *dns.Server
 	host      bool
 
-	getenv func(string) (string, bool)
+	options Options           // as New got them
+	custom  *customInspectors // under mu
 
 	self   addresses
 	mu     sync.Mutex // serialises Reload
@@ -74,7 +82,10 @@ func New(o Options) (*Gateway, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	g := &Gateway{audit: o.Audit, log: o.Log, authority: o.Authority, host: o.HostNetwork, getenv: o.Getenv, state: new(state)}
+	g := &Gateway{
+		audit: o.Audit, log: o.Log, authority: o.Authority, host: o.HostNetwork,
+		options: o, state: new(state),
+	}
 	if g.authority == nil {
 		authority, err := ca.New(o.Name)
 		if err != nil {
@@ -82,18 +93,30 @@ func New(o Options) (*Gateway, error) {
 		}
 		g.authority = authority
 	}
-	p, err := newPolicy(o.Config, g.state)
+	custom, err := o.newCustom(o.Config)
 	if err != nil {
 		return nil, err
 	}
-	if err := g.state.hold(o.Config, g.getenv); err != nil {
-		return nil, err
+	if err := g.build(o, custom); err != nil {
+		return nil, errors.Join(err, custom.Close())
+	}
+	return g, nil
+}
+
+// build wires what New has prepared.
+func (g *Gateway) build(o Options, custom *customInspectors) error {
+	if err := g.state.hold(o.Config, g.options.Getenv); err != nil {
+		return err
+	}
+	p, err := newPolicy(o.Config, g.state, custom.list()...)
+	if err != nil {
+		return err
 	}
 	up, err := newUpstream(o.Config, p, g)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	g.policy, g.route = p, newRoute(up)
+	g.policy, g.route, g.custom = p, newRoute(up), custom
 	if g.engine, err = proxy.New(proxy.Options{
 		Policy:       p,
 		Dialer:       g.route,
@@ -102,7 +125,7 @@ func New(o Options) (*Gateway, error) {
 		Audit:        o.Audit,
 		Log:          o.Log,
 	}); err != nil {
-		return nil, err
+		return err
 	}
 	g.dns = &dns.Server{
 		Table:      p.domains,
@@ -112,7 +135,7 @@ func New(o Options) (*Gateway, error) {
 		IPv6:       o.IPv6,
 		LogQueries: o.Config.Logging.DNSQueries,
 	}
-	return g, nil
+	return nil
 }
 
 // CACertificate is the certificate in PEM form that programs in the cage are
@@ -197,23 +220,28 @@ func (g *Gateway) ReloadFailed(cause error) error {
 }
 
 func (g *Gateway) reload(c *config.Config) error {
-	p, err := newPolicy(c, g.state)
+	custom, err := g.options.newCustom(c)
 	if err != nil {
 		return fmt.Errorf("cannot reload: %w", err)
+	}
+	p, err := newPolicy(c, g.state, custom.list()...)
+	if err != nil {
+		return errors.Join(fmt.Errorf("cannot reload: %w", err), custom.Close())
 	}
 	up, err := newUpstream(c, p, g)
 	if err != nil {
-		return fmt.Errorf("cannot reload: %w", err)
+		return errors.Join(fmt.Errorf("cannot reload: %w", err), custom.Close())
 	}
-	if err := g.state.hold(c, g.getenv); err != nil { // the last thing that can fail
-		return fmt.Errorf("cannot reload: %w", err)
+	if err := g.state.hold(c, g.options.Getenv); err != nil { // the last thing that can fail
+		return errors.Join(fmt.Errorf("cannot reload: %w", err), custom.Close())
 	}
-	g.policy = p
+	old := g.custom
+	g.policy, g.custom = p, custom
 	g.route.set(up)
 	g.engine.UpdateRoots(up.roots)
 	g.engine.Update(p)
 	g.dns.Update(p.domains)
-	return nil
+	return old.Close()
 }
 
 // Values is the set of values that must not leave. Whoever holds further ones
@@ -229,7 +257,9 @@ func (g *Gateway) Totals() []budget.Total { return g.state.budget.Totals() }
 func (g *Gateway) Shutdown(ctx context.Context) error {
 	err := errors.Join(g.engine.Shutdown(ctx), g.dns.Shutdown(ctx))
 	g.serving.Wait()
-	return errors.Join(err, g.recordTotals())
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return errors.Join(err, g.custom.Close(), g.recordTotals())
 }
 
 // recordTotals writes down what went to each destination, once.

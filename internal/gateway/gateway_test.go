@@ -26,9 +26,13 @@ import (
 	"github.com/agentcage/agentcage/internal/config"
 	"github.com/agentcage/agentcage/internal/hostname"
 	"github.com/agentcage/agentcage/internal/inspect"
+	"github.com/agentcage/agentcage/internal/worker"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	worker.MaybeMain()
+	goleak.VerifyTestMain(m)
+}
 
 // log keeps records in memory.
 type log struct {
@@ -136,6 +140,47 @@ func (w *world) get(path string) (int, string) {
 func (w *world) saw(path string) bool {
 	_, ok := w.received.Load(path)
 	return ok
+}
+
+// finder is an inspector of content that finds one word.
+type finder string
+
+func (finder) Name() string { return "finder" }
+
+func (f finder) InspectContent(_ context.Context, c *inspect.Content) inspect.Result {
+	if strings.Contains(string(c.Body), string(f)) {
+		return inspect.Done(inspect.Finding{Reason: "found", Severity: inspect.Error})
+	}
+	return inspect.Done()
+}
+
+// TestContent: the chain of a policy decides what is in a request, and a config
+// what becomes of a message.
+func TestContent(t *testing.T) {
+	for text, want := range map[string]bool{"close": false, "drop": true} {
+		c, err := config.Parse("cage.yaml", []byte("name: x\nwebsocket: {on_block: "+text+"}\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := newPolicy(c, new(state))
+		if err != nil || p.DropMessages() != want {
+			t.Errorf("%s: %v", text, err)
+		}
+		r := &inspect.Request{Method: "POST"}
+		if p.Reads(r) != (inspect.Reads{}) {
+			t.Errorf("without inspectors %+v is read", p.Reads(r))
+		}
+		p.chain = p.chain.WithContent(finder("needle"))
+		if p.Reads(r) != (inspect.Reads{Request: true, Messages: true}) {
+			t.Errorf("%+v is read", p.Reads(r))
+		}
+		for body, allowed := range map[string]bool{"hay": true, "hay and needle": false} {
+			v := p.DecideContent(t.Context(), &inspect.Content{Request: r, Kind: inspect.KindRequest, Direction: inspect.ToServer, Body: []byte(body)})
+			if v.Allowed() != allowed {
+				t.Errorf("%s: %+v", body, v)
+			}
+		}
+	}
 }
 
 // TestReload is rules.md 46, 97 and 24: a reload is complete or does not happen,

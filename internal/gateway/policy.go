@@ -29,7 +29,7 @@ type policy struct {
 	drop    bool // blocked messages of WebSockets, in place of closing them
 }
 
-func newPolicy(c *config.Config, s *state) (*policy, error) {
+func newPolicy(c *config.Config, s *state, custom ...inspect.ContentInspector) (*policy, error) {
 	domains, err := domain.New(c.Domains)
 	if err != nil {
 		return nil, err
@@ -50,7 +50,7 @@ func newPolicy(c *config.Config, s *state) (*policy, error) {
 	if err != nil {
 		return nil, err
 	}
-	chain, err := withModes(inspect.NewChain(heads...).WithContent(contents...), c)
+	chain, err := withModes(inspect.NewChain(heads...).WithContent(append(contents, custom...)...), c)
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -58,18 +59,26 @@ func Check(c *config.Config) error {
 // as an agent's: CONNECT and TLS for https, and absolute form for http. Nothing
 // is looked up and nothing leaves this process, as the server is one of our own
 // that takes everything. So what Try says is what the gateway does, with every
-// bucket of the rate limit full. getenv is Options.Getenv. An error says that
-// nothing can be told.
-func Try(ctx context.Context, c *config.Config, getenv func(string) (string, bool), t Trial) (Outcome, error) {
+// bucket of the rate limit full. Of the options it needs those that New's policy
+// is made of. An error says that nothing can be told.
+func Try(ctx context.Context, o Options, t Trial) (Outcome, error) {
 	way, err := newWay(t)
 	if err != nil {
 		return Outcome{}, err
 	}
-	st := new(state)
-	if err := st.hold(c, getenv); err != nil {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	c, st := o.Config, new(state)
+	if err := st.hold(c, o.Getenv); err != nil {
 		return Outcome{}, err
 	}
-	p, err := newPolicy(c, st)
+	custom, err := o.newCustom(c)
+	if err != nil {
+		return Outcome{}, err
+	}
+	defer custom.Close()
+	p, err := newPolicy(c, st, custom.list()...)
 	if err != nil {
 		return Outcome{}, err
 	}

@@ -78,7 +78,7 @@ func TestTry(t *testing.T) {
 	c := trialConfig(t, "")
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			o, err := Try(context.Background(), c, nil, tt.trial)
+			o, err := Try(context.Background(), Options{Config: c}, tt.trial)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -100,16 +100,16 @@ func TestTry(t *testing.T) {
 func TestTryCannotTell(t *testing.T) {
 	c := trialConfig(t, "")
 	for _, u := range []string{"", "example.com", "ftp://example.com/", "https://", "https://a:b@example.com/", "https://exa mple.com/", "https://example.com:x/", "https://127.1/", "https://%zz/"} {
-		if o, err := Try(context.Background(), c, nil, Trial{Method: "GET", URL: u}); err == nil {
+		if o, err := Try(context.Background(), Options{Config: c}, Trial{Method: "GET", URL: u}); err == nil {
 			t.Errorf("%q: %+v", u, o)
 		}
 	}
-	if o, err := Try(context.Background(), &config.Config{Domains: config.Domains{Mode: "open"}}, nil, Trial{Method: "GET", URL: "https://example.com/"}); err == nil {
+	if o, err := Try(context.Background(), Options{Config: &config.Config{Domains: config.Domains{Mode: "open"}}}, Trial{Method: "GET", URL: "https://example.com/"}); err == nil {
 		t.Errorf("a policy that cannot be built: %+v", o)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if o, err := Try(ctx, c, nil, Trial{Method: "GET", URL: "https://example.com/"}); err == nil {
+	if o, err := Try(ctx, Options{Config: c}, Trial{Method: "GET", URL: "https://example.com/"}); err == nil {
 		t.Errorf("cut off: %+v", o)
 	}
 }
@@ -135,7 +135,7 @@ func TestTryWithModes(t *testing.T) {
 		if tt.method != "GET" {
 			trial.Body = big
 		}
-		o, err := Try(context.Background(), c, nil, trial)
+		o, err := Try(context.Background(), Options{Config: c}, trial)
 		if err != nil || o.Decision != tt.want || !strings.HasPrefix(stepsOf(o), tt.steps) {
 			t.Errorf("%s %s: %v %v %q", tt.method, tt.url, err, o.Decision, stepsOf(o))
 		}

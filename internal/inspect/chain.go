@@ -96,6 +96,7 @@ func (c *Chain) decideContent(ctx context.Context, content *Content) Verdict {
 				return v
 			}
 		}
+		content.Prior = slices.Clip(v.Findings)
 	}
 	v.Reason = reasons(v.Findings)
 	return v

@@ -47,6 +47,10 @@ type Content struct {
 	Body      []byte
 	Repeated  int // bytes at the beginning of a window's Body that ended the one before
 
+	// Prior is what the inspectors before found in this piece, enforced or
+	// not. The chain fills it in.
+	Prior []Finding
+
 	settle  []func(sent bool)
 	texts   []Text
 	textErr error

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/agentcage/agentcage/internal/audit"
+	"github.com/agentcage/agentcage/internal/inspect"
 )
 
 type nullSink struct{}
@@ -168,4 +169,35 @@ func warm(b *testing.B, rt http.RoundTripper) {
 	}
 	wg.Wait()
 	b.ResetTimer()
+}
+
+// BenchmarkPostRead is what it costs to have the policy asked about content,
+// without what an inspector does.
+func BenchmarkPostRead(b *testing.B) {
+	w := newWorld(b, allowingReader{only(good)}, benchServer, func(o *Options) { o.Audit = nullSink{} })
+	rt := w.benchClient()
+	warm(b, rt)
+	for _, size := range []int{10_000, 1 << 20} {
+		b.Run(strconv.Itoa(size), func(b *testing.B) {
+			body := make([]byte, size)
+			defer cpuPerOp(b)()
+			b.SetParallelism(8)
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					once(b, rt, "POST", "/100", body)
+				}
+			})
+		})
+	}
+}
+
+type allowingReader struct{ policyFunc }
+
+func (allowingReader) Reads(*inspect.Request) inspect.Reads {
+	return inspect.Reads{Request: true, Messages: true}
+}
+
+func (allowingReader) DecideContent(context.Context, *inspect.Content) inspect.Verdict {
+	return allowed()
 }

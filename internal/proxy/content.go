@@ -19,7 +19,7 @@ import (
 // and not use its body when they have returned.
 type ContentPolicy interface {
 	// Reads says what of a flow has to be read. It is asked when Decide has
-	// allowed the head.
+	// allowed the head, and by Update about what goes on unread.
 	Reads(r *inspect.Request) inspect.Reads
 	// DecideContent gives the verdict of one piece, before a byte of it goes
 	// on. The zero Verdict blocks.
@@ -311,7 +311,7 @@ func (x *exchange) unreadable(err error) {
 	case errors.Is(err, errNoMemory):
 		body = &bodyError{http.StatusServiceUnavailable, err.Error()}
 	case errors.Is(err, errSlow), errors.Is(err, os.ErrDeadlineExceeded):
-		body = &bodyError{http.StatusRequestTimeout, "the body came too slowly"}
+		body = &bodyError{http.StatusRequestTimeout, errSlow.Error()}
 	case errors.As(err, &malformed):
 		panic(http.ErrAbortHandler) // which is in the audit log
 	default:

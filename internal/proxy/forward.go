@@ -49,15 +49,15 @@ func (x *exchange) forward(ctx context.Context) {
 	}
 	res, err := x.e.upstream.Load().roundTrip(out, x.r.ProtoMajor)
 	x.interim.end()
-	if x.body != nil && err == nil {
-		x.body.sent()
-	}
 	if err != nil {
 		x.failed(ctx, err)
 		return
 	}
+	defer res.Body.Close()
+	if x.body != nil {
+		x.body.sent()
+	}
 	server := res.Body
-	defer server.Close()
 	if out.Body != nil && out.GetBody == nil {
 		// While it waits for more of a body, the transport of HTTP/2 does
 		// not look at the context.

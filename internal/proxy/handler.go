@@ -107,6 +107,8 @@ func (x *exchange) serve() {
 	}()
 	switch {
 	case !x.decide(ctx):
+	case x.ended.Load():
+		panic(http.ErrAbortHandler)
 	case x.upgrade:
 		x.forwardUpgrade(ctx)
 	default:

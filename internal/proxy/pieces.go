@@ -279,7 +279,7 @@ func (e *events) short() ([]byte, error) {
 			}
 			return nil, err
 		}
-		b, _ = e.src.Peek(e.src.Buffered())
+		b, _ = e.src.Peek(e.src.Buffered()) // it is there
 		n, ended := e.scan.scan(b[looked:])
 		looked += n
 		if ended {
@@ -304,14 +304,14 @@ func (e *events) collect(ctx context.Context) ([]byte, error) {
 		return nil, err
 	}
 	for {
-		b, err := e.src.Peek(1)
+		_, err := e.src.Peek(1)
 		if err == io.EOF {
 			return e.kept.bytes(), nil
 		}
 		if err != nil {
 			return nil, err
 		}
-		b, _ = e.src.Peek(e.src.Buffered())
+		b, _ := e.src.Peek(e.src.Buffered()) // it is there
 		n, ended := e.scan.scan(b)
 		if e.kept.n+n > e.most {
 			return nil, e.judge.refuse(fmt.Sprintf("event too large to inspect: more than %d bytes", e.most))
@@ -359,7 +359,7 @@ func (s *eventScanner) scan(b []byte) (n int, ended bool) {
 }
 
 // errSlow is the end of content that took too long.
-var errSlow = errors.New("it came too slowly to be kept")
+var errSlow = errors.New("the body came too slowly")
 
 // decided is a body whose bytes go on only when they have been decided. A
 // transport reads it in a goroutine of its own and may close it meanwhile.

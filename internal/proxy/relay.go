@@ -24,7 +24,6 @@ type webSocket struct {
 	e    *Engine
 	flow *flow
 	read bool // its messages are read
-
 }
 
 // relay returns when both sides are closed.

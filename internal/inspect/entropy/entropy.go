@@ -161,12 +161,16 @@ func (in *Inspector) short(t *payload.Text) (e, threshold float64, found bool) {
 		default:
 			continue
 		}
-		if e >= threshold {
+		if in.over(e, threshold) {
 			return e, threshold, true
 		}
 	}
 	return 0, 0, false
 }
+
+// over reports whether a measure reaches a threshold. One of eight bits, which
+// no real data has, is that of somebody who wants none.
+func (in *Inspector) over(e, threshold float64) bool { return e >= threshold && threshold < 8 }
 
 // body judges a body in each of its layers.
 func (in *Inspector) body(c *inspect.Content, t *payload.Text) string {
@@ -184,27 +188,24 @@ func (in *Inspector) body(c *inspect.Content, t *payload.Text) string {
 
 func (in *Inspector) layer(c *inspect.Content, m *payload.Measure) (e, threshold float64, found bool) {
 	least := max(in.cfg.MinBodyBytes, 1)
-	over := func(e, of float64) bool {
-		threshold = of
-		return e >= of
-	}
+	threshold = in.cfg.Threshold
 	opaque := m.Unexplained(func(typ string) bool { return in.exempt(c, typ) })
 	if opaque >= least && (opaque*4 >= m.Size || opaque >= dilution) {
 		if e = m.Bits; m.Opaque < least {
 			e = m.Entropy()
 		}
-		if over(e, in.cfg.Threshold) {
+		if in.over(e, threshold) {
 			return e, threshold, true
 		}
 	}
 	if m.Proven() == "" && !m.IsText && m.Size >= least {
-		if e = m.Entropy(); over(e, in.cfg.Threshold) {
+		if e = m.Entropy(); in.over(e, threshold) {
 			return e, threshold, true
 		}
 	}
 	if m.Run.Len >= least || m.Run.Len > 0 && m.Size >= least && m.Scattered() > 0 {
-		bits := m.Run.Alphabet.Bits
-		if e = m.Run.Entropy; over(e, in.cfg.Threshold*bits/8) {
+		threshold *= m.Run.Alphabet.Bits / 8
+		if e = m.Run.Entropy; in.cfg.Threshold < 8 && in.over(e, threshold) {
 			return e, threshold, true
 		}
 	}

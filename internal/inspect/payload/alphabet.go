@@ -83,15 +83,16 @@ var classOf = func() (t [256]uint8) {
 const blockSize = 64
 
 // counts are how many characters of each class a block of at most blockSize
-// characters has, one byte a class, and where letters of each case stand.
+// characters has, one byte a class, and where letters of each case and digits stand.
 type counts struct {
 	n            int
 	classes      uint64
 	lower, upper uint64
+	digit        uint64
 }
 
 // countOf adds one to the count of a character's class.
-var countOf, lowerBit, upperBit = func() (count, lower, upper [256]uint64) {
+var countOf, lowerBit, upperBit, digitBit = func() (count, lower, upper, digit [256]uint64) {
 	for b := range 256 {
 		if class := classOf[b] & inBase64; class != 0 {
 			count[b] = 1 << (8 * bits.TrailingZeros8(class))
@@ -102,8 +103,11 @@ var countOf, lowerBit, upperBit = func() (count, lower, upper [256]uint64) {
 		if classOf[b]&(isHexUpper|isUpper) != 0 {
 			upper[b] = 1
 		}
+		if classOf[b]&(isDigit|isEdge) != 0 {
+			digit[b] = 1
+		}
 	}
-	return count, lower, upper
+	return count, lower, upper, digit
 }()
 
 func count(block []byte) counts {
@@ -112,6 +116,7 @@ func count(block []byte) counts {
 		c.classes += countOf[b]
 		c.lower = c.lower<<1 | lowerBit[b]
 		c.upper = c.upper<<1 | upperBit[b]
+		c.digit = c.digit<<1 | digitBit[b]
 	}
 	return c
 }
@@ -133,6 +138,23 @@ var bytesOf = func() (t [256]uint64) {
 	}
 	return t
 }()
+
+// evenGroups reports whether signs stand at equal distances.
+func (c *counts) evenGroups() bool {
+	signs := ^(c.lower | c.upper | c.digit)
+	if c.n < 64 {
+		signs &= 1<<c.n - 1
+	}
+	last, gap := bits.TrailingZeros64(signs), 0
+	for signs &= signs - 1; signs != 0; signs &= signs - 1 {
+		at := bits.TrailingZeros64(signs)
+		if gap > 0 && at-last != gap {
+			return false
+		}
+		last, gap = at, at-last
+	}
+	return gap > 0
+}
 
 // areWords reports whether letters that stand behind a letter have mostly its
 // case. Random letters change it at every other place, words at their
@@ -184,14 +206,14 @@ func randomText(block []byte) *Alphabet {
 }
 
 // alphabet returns the smallest alphabet that has all but a twelfth of the
-// characters. Signs may group the symbols of one that has none, when there are
-// more digits than words have.
+// characters. Signs may group the symbols of one that has none: of digits and
+// hex anyhow, of letters in groups of one length, which words are not.
 func (c *counts) alphabet() *Alphabet {
 	const digits = isDigit | isEdge
 	n := c.n - c.of(isSign)
 	most := func(classes uint8) bool { return n-c.of(classes) <= n/12 }
 	grouped := c.of(isSign) > c.n/12
-	oneCase := (most(digits|isHexLower|isLower) || most(digits|isHexUpper|isUpper)) && (!grouped || c.of(digits)*10 > n)
+	oneCase := (most(digits|isHexLower|isLower) || most(digits|isHexUpper|isUpper)) && (!grouped || c.evenGroups())
 	switch {
 	case most(digits):
 		return Decimal

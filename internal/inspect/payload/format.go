@@ -79,16 +79,15 @@ var magics = []struct{ prefix, typ string }{
 	{"-----BEGIN PGP MESSAGE", "application/pgp-encrypted"},
 }
 
-// Sniff returns the type that the first bytes of data speak of, and whether
-// the package knows the whole structure of that type. "" is none.
-func Sniff(data []byte) (typ string, known bool) {
+// Sniff returns the type that the first bytes of data speak of, "" for none.
+func Sniff(data []byte) string {
 	if f := formatOf(data); f != nil && f.typ != "application/zlib" && f.typ != "audio/mpeg" {
-		return f.typ, true
+		return f.typ
 	}
 	for _, m := range magics {
 		if bytes.HasPrefix(data, []byte(m.prefix)) {
-			return m.typ, false
+			return m.typ
 		}
 	}
-	return "", false
+	return ""
 }

@@ -58,44 +58,64 @@ func jpegOne(x *examiner, data []byte) (int, bool) {
 	var frame, tables, scan bool
 	meta := 0
 	for at := 2; at+4 <= len(data); {
+		marker, n := data[at+1], int(binary.BigEndian.Uint16(data[at+2:]))
 		if data[at] != 0xff {
 			return 0, false
 		}
-		marker := data[at+1]
-		n := int(binary.BigEndian.Uint16(data[at+2:]))
-		switch {
-		case marker == 0xff:
+		if marker == 0xff {
 			at++
 			continue
-		case n < 2 || at+2+n > len(data):
-			return 0, marker == 0xd9 && scan && at+2 == len(data)
+		}
+		if n < 2 || at+2+n > len(data) {
+			return 0, false
 		}
 		body := data[at+4 : at+2+n]
 		at += 2 + n
-		switch {
-		case marker == 0xc4 || marker == 0xdb || marker == 0xcc:
+		switch kindOf(marker) {
+		case jpegTable:
 			tables = true
-		case marker >= 0xc0 && marker <= 0xcf && marker != 0xc8:
+		case jpegFrame:
 			frame = len(body) >= 6 && binary.BigEndian.Uint16(body[1:]) > 0 && binary.BigEndian.Uint16(body[3:]) > 0
-		case marker == 0xda:
-			if !frame || !tables {
-				return 0, false
-			}
-			scan = true
-			at += entropyCoded(data[at:])
-			if at+2 <= len(data) && data[at+1] == 0xd9 {
-				return at + 2, true
-			}
-		case marker >= 0xe0 && marker <= 0xef, marker == 0xfe:
+		case jpegMeta:
 			if meta += len(body); meta > maxMetadata {
 				x.unknown(body)
 			}
-		case marker == 0xdd:
+		case jpegScan:
+			scan = frame && tables
+			at += entropyCoded(data[at:])
 		default:
 			return 0, false
 		}
+		if scan && bytes.HasPrefix(data[at:], []byte("\xff\xd9")) {
+			return at + 2, true
+		}
 	}
 	return 0, false
+}
+
+type jpegKind int
+
+const (
+	jpegBad jpegKind = iota
+	jpegTable
+	jpegFrame
+	jpegMeta
+	jpegScan
+)
+
+// kindOf sorts the markers of ITU-T T.81, table B.1.
+func kindOf(marker byte) jpegKind {
+	switch {
+	case marker == 0xc4, marker == 0xdb, marker == 0xcc, marker == 0xdd:
+		return jpegTable
+	case marker >= 0xc0 && marker <= 0xcf && marker != 0xc8:
+		return jpegFrame
+	case marker == 0xda:
+		return jpegScan
+	case marker >= 0xe0 && marker <= 0xef, marker == 0xfe:
+		return jpegMeta
+	}
+	return jpegBad
 }
 
 // entropyCoded returns the length of the data of a scan, up to the next marker

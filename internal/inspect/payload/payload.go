@@ -72,8 +72,7 @@ func (m *Measure) Sniff() string {
 	if m.found.Type != "" {
 		return m.found.Type
 	}
-	typ, _ := Sniff(m.data)
-	return typ
+	return Sniff(m.data)
 }
 
 // MostEntropy returns a bound that Entropy cannot be above. For text it is
@@ -237,8 +236,10 @@ func (x *examiner) labels(host []byte) Measure {
 
 // isModelPath reports the path of an API of language models.
 func isModelPath(path string) bool {
-	for _, suffix := range []string{"/messages", "/messages/count_tokens", "/responses", "/responses/compact", "/chat/completions",
-		":generateContent", ":streamGenerateContent", ":countTokens", "/converse", "/converse-stream", "/invoke", "/invoke-with-response-stream"} {
+	for _, suffix := range []string{
+		"/messages", "/messages/count_tokens", "/responses", "/responses/compact", "/chat/completions",
+		":generateContent", ":streamGenerateContent", ":countTokens", "/converse", "/converse-stream", "/invoke", "/invoke-with-response-stream",
+	} {
 		if strings.HasSuffix(path, suffix) {
 			return true
 		}
@@ -271,7 +272,7 @@ func (x *examiner) layer(tree *decode.Tree, i int, container bool) (Measure, boo
 	if container {
 		m.data = uncovered(tree, i)
 		x.unknown(m.data)
-		x.found.Type, _ = Sniff(l.Data)
+		x.found.Type = Sniff(l.Data)
 	} else {
 		x.examine(l.Data)
 	}

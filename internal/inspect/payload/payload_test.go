@@ -43,7 +43,9 @@ func TestCorrected(t *testing.T) {
 		symbols string
 		a       *Alphabet
 	}{
-		{"0123456789", Decimal}, {"0123456789abcdef", Hex}, {"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", Base32},
+		{"0123456789", Decimal},
+		{"0123456789abcdef", Hex},
+		{"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", Base32},
 		{"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_", Base64},
 	} {
 		for _, n := range []int{20, 64, 256, 5000} {

@@ -26,7 +26,7 @@ func findings(t testing.TB, c *inspect.Content) (out []string) {
 }
 
 // rounds is how many samples of each kind are made, with fixed seeds.
-const rounds = 20
+const rounds = 8
 
 // TestRates holds what the two inspectors find of leaks, and what they find in
 // honest content.

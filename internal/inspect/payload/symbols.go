@@ -20,7 +20,7 @@ func (x *examiner) symbols(data []byte) {
 		return
 	}
 	if low, ok := latin1(data); ok {
-		x.latin1(low, data)
+		x.latin1(low)
 		return
 	}
 	var count [buckets]uint16
@@ -41,13 +41,13 @@ func (x *examiner) symbols(data []byte) {
 		n++
 	}
 	if n >= minSymbols && near*3 < n && float64(pairs) < float64(n)*float64(n-1)/2*0.0012 {
-		x.symbolic(3*n, data)
+		x.symbolic(3 * n)
 	}
 }
 
 // latin1 judges characters that are bytes, in blocks as bytes are, with twice
 // as many equal pairs for alphabets without control characters.
-func (x *examiner) latin1(low, data []byte) {
+func (x *examiner) latin1(low []byte) {
 	n := 0
 	for block := range blocks(low, chunk/2) {
 		var count [256]uint32
@@ -63,11 +63,11 @@ func (x *examiner) latin1(low, data []byte) {
 		}
 	}
 	if n = min(n, len(low)); n > 0 {
-		x.symbolic(n, data)
+		x.symbolic(n)
 	}
 }
 
-func (x *examiner) symbolic(n int, data []byte) {
+func (x *examiner) symbolic(n int) {
 	x.found.medium += n
 	if n <= x.found.Run.Len {
 		return

@@ -9,9 +9,11 @@ import (
 	"fmt"
 	"hash/maphash"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/agentcage/agentcage/internal/config"
+	"github.com/agentcage/agentcage/internal/decode"
 	"github.com/agentcage/agentcage/internal/hostname"
 	"github.com/agentcage/agentcage/internal/inspect"
 	"github.com/agentcage/agentcage/internal/scan"
@@ -21,6 +23,12 @@ const (
 	// sameFrom is the length in bytes from which on it is cheaper to find
 	// out that a text has been searched than to search it again.
 	sameFrom = 256
+
+	// labelsFrom is the length in bytes from which on the labels of a host
+	// name could hold a secret between them, maxZone how many at its end
+	// are looked at without.
+	labelsFrom = 32
+	maxZone    = 4
 
 	// maxTime bounds the search of one content, whose layers can be 64 MiB.
 	// It is looked at once in every checkEvery bytes.
@@ -161,6 +169,29 @@ func (s *search) all(ctx context.Context, c *inspect.Content) error {
 			return err
 		}
 	}
+	if c.Kind == inspect.KindRequest {
+		return s.labels(ctx, c.Request.Host.String())
+	}
+	return nil
+}
+
+// labels searches a host name for what is spread over its labels, with one to
+// maxZone labels at the end taken for those of a domain of the sender's.
+func (s *search) labels(ctx context.Context, host string) error {
+	labels := strings.Split(host, ".")
+	for n := len(labels) - 1; n > 1 && n >= len(labels)-maxZone; n-- {
+		joined := strings.Join(labels[:n], "")
+		if len(joined) < labelsFrom {
+			return nil
+		}
+		tree, err := decode.Decode(ctx, decode.Input{Data: []byte(joined)}, decode.Limits{})
+		if err != nil {
+			return err
+		}
+		if err := s.text(ctx, &inspect.Text{Place: inspect.PlaceHost, Tree: tree}); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -170,6 +201,13 @@ func (s *search) text(ctx context.Context, t *inspect.Text) error {
 	if t.Place == inspect.PlaceHeader {
 		// Some patterns need the name of what they are a value of.
 		s.line = append(append(append(s.line[:0], t.Name...), ": "...), t.Tree.Layers[0].Data...)
+		if err := s.scan(ctx, s.line); err != nil {
+			return err
+		}
+	}
+	if t.Place == inspect.PlaceHeaderName {
+		// Names come in the case of HTTP, and not in that of the sender.
+		s.line = append(s.line[:0], bytes.ToLower(t.Tree.Layers[0].Data)...)
 		if err := s.scan(ctx, s.line); err != nil {
 			return err
 		}

@@ -234,6 +234,22 @@ func TestHeaderNames(t *testing.T) {
 	}
 }
 
+// TestSpellings is what the way of a text to us changes: names of headers have
+// the case of HTTP, and a host name has dots in it.
+func TestSpellings(t *testing.T) {
+	in, key := mustNew(t, nil), sample(t, "firecrawl_key")
+	c := request("api.example.com")
+	c.Header.Set(key, "a") // makes it Fc-
+	if got := rules(verdict(in, c)); !slices.Equal(got, []string{"firecrawl_key"}) {
+		t.Errorf("as the name of a header: %v", got)
+	}
+	for _, host := range []string{key[:20] + "." + key[20:] + ".evil.test", key[:9] + "." + key[9:20] + "." + key[20:] + ".a.b.evil.test"} {
+		if got := rules(verdict(in, request(host))); !slices.Equal(got, []string{"firecrawl_key"}) {
+			t.Errorf("in the labels of %s: %v", host, got)
+		}
+	}
+}
+
 func TestExtraPatterns(t *testing.T) {
 	in := mustNew(t, func(c *config.Secrets) {
 		c.ExtraPatterns = []config.Pattern{{Name: "acme_key", Pattern: `\bACME-[0-9]{8}\b`}, {Name: "by_value", Env: "ACME"}}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/big"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/agentcage/agentcage/internal/inspect"
@@ -39,13 +40,19 @@ func get(target string, header ...string) *inspect.Content {
 
 // Honest returns kinds of content that no inspector may object to.
 func Honest() []Sample {
-	std := base64.StdEncoding.EncodeToString
+	return slices.Concat(files(), chats(), heads(), bodies(), texts())
+}
+
+// files are packages, images and documents.
+func files() []Sample {
 	return []Sample{
 		{"npm publish", func(r *Rand) *inspect.Content {
 			tgz := Gzip(Tar(r.Files()))
 			return Request("PUT", "https://registry.example/pkg", map[string]string{"Content-Type": "application/json", "Authorization": "Bearer npm_" + r.Of(base62, 36)},
-				Marshal(map[string]any{"name": "pkg", "dist-tags": map[string]any{"latest": "1.0.0"}, "versions": map[string]any{"1.0.0": map[string]any{"dist": map[string]any{"integrity": "sha512-" + r.Base64(64), "shasum": r.Hex(40)}}},
-					"_attachments": map[string]any{"pkg-1.0.0.tgz": map[string]any{"content_type": "application/octet-stream", "data": std(tgz), "length": len(tgz)}}}))
+				Marshal(map[string]any{
+					"name": "pkg", "dist-tags": map[string]any{"latest": "1.0.0"}, "versions": map[string]any{"1.0.0": map[string]any{"dist": map[string]any{"integrity": "sha512-" + r.Base64(64), "shasum": r.Hex(40)}}},
+					"_attachments": map[string]any{"pkg-1.0.0.tgz": map[string]any{"content_type": "application/octet-stream", "data": base64.StdEncoding.EncodeToString(tgz), "length": len(tgz)}},
+				}))
 		}},
 		{"wheel by itself", func(r *Rand) *inspect.Content {
 			return post("https://upload.example/legacy/", "application/zip", Zip(r.Files()))
@@ -69,6 +76,13 @@ func Honest() []Sample {
 		{"octet-stream pdf", func(r *Rand) *inspect.Content {
 			return post("https://doc.example/up", "application/octet-stream", r.PDF())
 		}},
+	}
+}
+
+// chats are requests to models.
+func chats() []Sample {
+	std := base64.StdEncoding.EncodeToString
+	return []Sample{
 		{"chat with png", func(r *Rand) *inspect.Content {
 			return post("https://llm.example/v1/messages", "application/json", r.Chat(map[string]any{"type": "image", "source": map[string]any{"type": "base64", "media_type": "image/png", "data": std(r.PNG(60+r.IntN(80), 60))}}))
 		}},
@@ -111,6 +125,13 @@ func Honest() []Sample {
 			key := append([]byte("\x00\x00\x00\x07ssh-rsa\x00\x00\x00\x03\x01\x00\x01\x00\x00\x01\x01\x00"), r.Bytes(256)...)
 			return post("https://llm.example/v1/messages", "application/json", r.Chat(map[string]any{"type": "text", "text": "ssh-rsa " + std(key) + " me@host"}))
 		}},
+	}
+}
+
+// heads are requests whose heads hold random values.
+func heads() []Sample {
+	std := base64.StdEncoding.EncodeToString
+	return []Sample{
 		{"signed URL of S3", func(r *Rand) *inspect.Content {
 			return Request("PUT", "https://bucket.s3.eu-west-1.amazonaws.com/"+r.identifier()+"/"+r.UUID()+"?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential="+r.Of("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", 20)+"%2F20260101%2Feu-west-1%2Fs3%2Faws4_request&X-Amz-Date=20260101T000000Z&X-Amz-Expires=900&X-Amz-Security-Token="+url.QueryEscape(r.Base64(500))+"&X-Amz-Signature="+r.Hex(64)+"&X-Amz-SignedHeaders=host", map[string]string{"Content-Type": "text/plain"}, []byte(r.Prose(100)))
 		}},
@@ -144,6 +165,13 @@ func Honest() []Sample {
 		{"keys in headers", func(r *Rand) *inspect.Content {
 			return get("https://api.example.com/v1/models", "X-Api-Key", "sk-ant-api03-"+r.Of(base62+"-_", 95), "If-None-Match", `W/"`+r.Hex(64)+`"`, "Idempotency-Key", r.UUID(), "X-Amz-Content-Sha256", r.SHA256(), "X-Amz-Security-Token", r.Base64(600))
 		}},
+	}
+}
+
+// bodies are those of git, telemetry and other APIs.
+func bodies() []Sample {
+	std := base64.StdEncoding.EncodeToString
+	return []Sample{
 		{"git push", func(r *Rand) *inspect.Content {
 			return post("https://git.example.com/a/b.git/git-receive-pack", "application/x-git-receive-pack-request", r.Pack(r.Objects()...))
 		}},
@@ -216,6 +244,13 @@ func Honest() []Sample {
 			}
 			return post("https://llm.example/v1/completions", "application/json", Marshal(map[string]any{"prompt": v}))
 		}},
+	}
+}
+
+// texts are of several languages, and have encoded data in them.
+func texts() []Sample {
+	std := base64.StdEncoding.EncodeToString
+	return []Sample{
 		{"prose", func(r *Rand) *inspect.Content {
 			return post("https://wiki.example.com/edit", "text/plain; charset=utf-8", []byte(r.Prose(200+r.IntN(3000))))
 		}},
@@ -292,7 +327,7 @@ func Encodings() map[string]func([]byte) string {
 		"hex wrapped":     func(b []byte) string { return wrap(hex.EncodeToString(b), 60, "\n") },
 		"hex with colons": func(b []byte) string { return wrap(hex.EncodeToString(b), 2, ":") },
 		"hex escapes":     func(b []byte) string { return `\x` + wrap(hex.EncodeToString(b), 2, `\x`) },
-		"list of bytes":   func(b []byte) string { return strings.Join(strings.Fields(fmt.Sprint(b)), ", ") },
+		"list of bytes":   func(b []byte) string { return strings.ReplaceAll(strings.Trim(fmt.Sprintf("%d", b), "[]"), " ", ", ") },
 	}
 }
 
@@ -397,8 +432,10 @@ func binaries(add func(string, func(*Rand) *inspect.Content)) {
 			return post("https://llm.example/v1/messages", "application/json", r.Chat(map[string]any{"data": std(append([]byte(magic), r.Bytes(2000)...))}))
 		})
 	}
-	behind := map[string]func(r *Rand) []byte{"png": func(r *Rand) []byte { return r.PNG(30, 30) }, "jpeg": func(r *Rand) []byte { return r.JPEG(30, 30) }, "gif": func(r *Rand) []byte { return r.GIF(20, 20) },
-		"pdf": func(r *Rand) []byte { return r.PDF() }, "gzip": func(r *Rand) []byte { return Gzip([]byte(r.Prose(300))) }, "zip": func(r *Rand) []byte { return Zip(r.Files()) }, "pack": func(r *Rand) []byte { return r.Pack(r.Objects()...) }}
+	behind := map[string]func(r *Rand) []byte{
+		"png": func(r *Rand) []byte { return r.PNG(30, 30) }, "jpeg": func(r *Rand) []byte { return r.JPEG(30, 30) }, "gif": func(r *Rand) []byte { return r.GIF(20, 20) },
+		"pdf": func(r *Rand) []byte { return r.PDF() }, "gzip": func(r *Rand) []byte { return Gzip([]byte(r.Prose(300))) }, "zip": func(r *Rand) []byte { return Zip(r.Files()) }, "pack": func(r *Rand) []byte { return r.Pack(r.Objects()...) },
+	}
 	for name, make := range behind {
 		add("random behind a "+name, func(r *Rand) *inspect.Content {
 			return post("https://img.example/up", "application/octet-stream", append(make(r), r.Bytes(20000)...))
