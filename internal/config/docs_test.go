@@ -78,7 +78,7 @@ domains:
 
 There are no wildcards, and no entry for every host. A public suffix such as ` + "`com` or `co.uk`" + ` is refused in a list that
 allows. An empty list allows nothing, whichever list it is.`,
-	"secrets":          unenforcedNote,
+	"secrets": unenforcedNote,
 	"secret_injection": unenforcedNote + `
 
 ` + "```yaml" + `
@@ -96,9 +96,9 @@ secret_injection:
 
 A placeholder on its way to any other host, or where its rule does not inject it, is blocked. So is every other credential on a host of
 ` + "`inject_to`" + `. In bodies to such a host placeholders are text, unless ` + "`inject_body`" + ` is set.`,
-	"entropy":          unenforcedNote,
-	"content_type":     unenforcedNote,
-	"inspectors":       unenforcedNote,
+	"entropy":      unenforcedNote,
+	"content_type": unenforcedNote,
+	"inspectors":   unenforcedNote,
 }
 
 const unenforcedNote = ` This version reads and checks the section, and does not enforce it: a cage whose file asks for it is not started.`

@@ -120,10 +120,12 @@ func (r *Redactor) Response(h http.Header, body io.ReadCloser, length int64) (*B
 	}
 	var src io.Reader = body
 	if 0 < length && length <= smallBody {
-		whole, err := io.ReadAll(io.LimitReader(body, length))
-		if err == nil && int64(len(whole)) < length {
+		whole := make([]byte, length)
+		n, err := io.ReadFull(body, whole)
+		if err == io.EOF {
 			err = io.ErrUnexpectedEOF
 		}
+		whole = whole[:n]
 		if err == nil {
 			if out, in, ok := r.small(h, list, whole); ok {
 				all := names(in)
