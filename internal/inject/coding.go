@@ -119,7 +119,7 @@ func (r *Redactor) Response(h http.Header, body io.ReadCloser, length int64) (*B
 		return &Body{body, 0, func() []string { return names(nil) }}, nil
 	}
 	var src io.Reader = body
-	if 0 < length && length <= smallBody {
+	if 0 < length && length <= smallBody && !strings.HasPrefix(h.Get("Content-Type"), "text/event-stream") {
 		whole := make([]byte, length)
 		n, err := io.ReadFull(body, whole)
 		if err == io.EOF {

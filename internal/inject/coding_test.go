@@ -168,6 +168,10 @@ func TestLengths(t *testing.T) {
 			t.Errorf("no body of %q: %v", coding, err)
 		}
 	}
+	h = header("Content-Type", "text/event-stream", "Content-Length", "50")
+	if res, _, err := respond(r, h, []byte("data: 1\n\n"), 9, 9); err != nil || res.Length != -1 || h.Get("Content-Length") != "" {
+		t.Errorf("events with a length are waited for: %v, %v", h, err)
+	}
 	var none Redactor
 	h = header("Content-Encoding", "snappy")
 	if _, out, err := respond(&none, h, []byte("x"), 1, 1); err != nil || out != "x" || h.Get("Content-Encoding") != "snappy" {
