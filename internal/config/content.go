@@ -59,11 +59,6 @@ type Target struct {
 	Zone bool // ".example.com"
 }
 
-// Match reports whether a host is the target's.
-func (t Target) Match(host hostname.Name) bool {
-	return !host.IsZero() && host == t.Host || t.Zone && host.Within(t.Host)
-}
-
 // Transform makes a short-lived credential out of a secret. Its settings are
 // checked by shape alone; what they mean is for the transform.
 type Transform struct {

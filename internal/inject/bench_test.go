@@ -145,6 +145,7 @@ func BenchmarkRequest(b *testing.B) {
 	body := []byte(`{"model":"m","messages":[{"role":"user","content":"What is the weather like today, and what will it be tomorrow?"}]}`)
 	answer := corpora()["events"][:1000]
 	b.ReportAllocs()
+	defer perCore(b, len(body)+len(answer))()
 	for b.Loop() {
 		c := &inspect.Content{Request: req, Kind: inspect.KindRequest, Direction: inspect.ToServer, Header: req.Header, Type: "application/json", Body: body}
 		if res := in.Policy(); res != nil {

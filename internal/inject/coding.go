@@ -3,6 +3,7 @@ package inject
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -33,7 +34,7 @@ var codings = map[string]func(*bufio.Reader) (io.ReadCloser, error){
 	"gzip":    newGzip,
 	"x-gzip":  newGzip,
 	"deflate": newDeflate,
-	"br":      func(r *bufio.Reader) (io.ReadCloser, error) { return io.NopCloser(brotli.NewReader(r)), nil },
+	"br":      func(r *bufio.Reader) (io.ReadCloser, error) { return io.NopCloser(unbrotli{brotli.NewReader(r)}), nil },
 	"zstd": func(r *bufio.Reader) (io.ReadCloser, error) {
 		d, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(zstdWindow))
 		if err != nil {
@@ -52,6 +53,21 @@ func newDeflate(r *bufio.Reader) (io.ReadCloser, error) {
 		return zlib.NewReader(r)
 	}
 	return flate.NewReader(r), nil
+}
+
+// errBehind says that something may follow the end of brotli.
+var errBehind = errors.New("something follows")
+
+// unbrotli knows the error of that, which the module also gives when the last
+// bytes of a stream come one by one and nothing follows.
+type unbrotli struct{ *brotli.Reader }
+
+func (u unbrotli) Read(p []byte) (int, error) {
+	n, err := u.Reader.Read(p)
+	if err != nil && err.Error() == "brotli: excessive input" {
+		err = errBehind
+	}
+	return n, err
 }
 
 // AcceptEncoding takes from a request's Accept-Encoding what cannot be read in
@@ -119,11 +135,13 @@ func (r *Redactor) Response(h http.Header, body io.ReadCloser, length int64) (*B
 		return &Body{body, 0, func() []string { return names(nil) }}, nil
 	}
 	var src io.Reader = body
-	if 0 < length && length <= smallBody {
-		whole, err := io.ReadAll(io.LimitReader(body, length))
-		if err == nil && int64(len(whole)) < length {
+	if 0 < length && length <= smallBody && !strings.HasPrefix(h.Get("Content-Type"), "text/event-stream") {
+		whole := make([]byte, length)
+		n, err := io.ReadFull(body, whole)
+		if err == io.EOF {
 			err = io.ErrUnexpectedEOF
 		}
+		whole = whole[:n]
 		if err == nil {
 			if out, in, ok := r.small(h, list, whole); ok {
 				all := names(in)
@@ -133,7 +151,7 @@ func (r *Redactor) Response(h http.Header, body io.ReadCloser, length int64) (*B
 		src = io.MultiReader(bytes.NewReader(whole), failing{err})
 	}
 	if len(list) > 0 {
-		src = decoded(src, list)
+		src = decoded(src, list, false)
 		for _, name := range []string{"Content-Encoding", "Content-Md5", "Digest", "Content-Digest", "Repr-Digest"} {
 			delete(h, name)
 		}
@@ -156,7 +174,7 @@ func (r *Redactor) small(h http.Header, list []string, whole []byte) (out []byte
 	if len(in) > 0 {
 		return nil, nil, false // outside of what is compressed
 	}
-	stream := r.Reader(decoded(bytes.NewReader(whole), list))
+	stream := r.Reader(decoded(bytes.NewReader(whole), list, true))
 	_, err := io.Copy(io.Discard, stream)
 	return whole, nil, err == nil && len(stream.Names()) == 0
 }
@@ -202,10 +220,10 @@ func contentCodings(h http.Header) ([]string, error) {
 
 // decoded returns what src, to which list was applied, was before. Nothing is
 // read before the first Read.
-func decoded(src io.Reader, list []string) io.Reader {
+func decoded(src io.Reader, list []string, whole bool) io.Reader {
 	for _, name := range slices.Backward(list) {
 		from := &source{Reader: src}
-		src = &decoder{from: from, src: bufio.NewReader(from), open: codings[name]}
+		src = &decoder{from: from, src: bufio.NewReader(from), open: codings[name], whole: whole}
 	}
 	return src
 }
@@ -216,6 +234,8 @@ type decoder struct {
 	open func(*bufio.Reader) (io.ReadCloser, error)
 	r    io.ReadCloser
 	err  error
+
+	whole bool // the coded bytes are passed on, not what they decode to
 }
 
 // Read implements io.Reader. An empty body stays empty, whatever its coding,
@@ -240,6 +260,10 @@ func (d *decoder) Read(p []byte) (n int, err error) {
 		return n, nil
 	}
 	_ = d.r.Close()
+	if err == errBehind && !d.whole {
+		d.err = io.EOF // what follows is dropped
+		return n, io.EOF
+	}
 	if d.err = d.undecodable(err); err == io.EOF {
 		d.err = io.EOF
 		if _, more := d.src.Peek(1); more == nil {

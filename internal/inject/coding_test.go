@@ -113,13 +113,12 @@ func TestUndecodable(t *testing.T) {
 		{"no br", "br", []byte("this is no brotli, but a text\xff\xff\xff")},
 		{"no deflate", "deflate", []byte("\xff\xffthis is no deflate")},
 		{"cut gzip", "gzip", compress("gzip", []byte(long))[:500]},
-		{"cut br", "br", compress("br", []byte(long))[:60]},
-		{"cut zstd", "zstd", compress("zstd", []byte(long))[:60]},
+		{"cut br", "br", compress("br", []byte(long))[:30]},
+		{"cut zstd", "zstd", compress("zstd", []byte(long))[:30]},
 		{"cut deflate", "deflate", compress("deflate", []byte(long))[:500]},
 		{"behind gzip", "gzip", append(compress("gzip", []byte(long)), theValue...)},
 		{"behind deflate", "deflate", append(compress("deflate", []byte(long)), theValue...)},
 		{"behind raw deflate", "deflate", append(compress("deflate raw", []byte(long)), theValue...)},
-		{"behind br", "br", append(compress("br", []byte(long)), theValue...)},
 		{"behind zstd", "zstd", append(compress("zstd", []byte(long)), theValue...)},
 		{"two names", "gzip, identity, br", compress("gzip", []byte(long))},
 	} {
@@ -135,6 +134,16 @@ func TestUndecodable(t *testing.T) {
 			if strings.Contains(out, theValue) {
 				t.Errorf("%s: the value came through", tt.name)
 			}
+		}
+	}
+	for _, length := range []int64{-1, int64(len(compress("br", []byte("text")))) + 17} {
+		behind := append(compress("br", []byte("text")), theValue...)
+		if _, out, err := respond(r, header("Content-Encoding", "br"), behind, length, 50); err != nil || out != "text" {
+			t.Errorf("behind br: %q, %v", out, err) // it is dropped
+		}
+		behind = append(compress("br", []byte("text")), "seventeen bytes.."...)
+		if _, out, err := respond(r, header("Content-Encoding", "br"), behind, length, 50); err != nil || out != "text" {
+			t.Errorf("behind br: %q, %v", out, err)
 		}
 	}
 	if _, _, err := respond(r, header("Grpc-Encoding", "gzip", "Content-Type", "application/grpc"), []byte("x"), -1, 1); !Undecodable(err) {
@@ -167,6 +176,10 @@ func TestLengths(t *testing.T) {
 		if res, _, err := respond(r, header("Content-Encoding", coding, "Content-Length", "0"), nil, 0, 2); err != nil || res.Length != 0 {
 			t.Errorf("no body of %q: %v", coding, err)
 		}
+	}
+	h = header("Content-Type", "text/event-stream", "Content-Length", "50")
+	if res, _, err := respond(r, h, []byte("data: 1\n\n"), 9, 9); err != nil || res.Length != -1 || h.Get("Content-Length") != "" {
+		t.Errorf("events with a length are waited for: %v, %v", h, err)
 	}
 	var none Redactor
 	h = header("Content-Encoding", "snappy")

@@ -35,6 +35,9 @@ func (x *examination) foreign() {
 	if u.User != nil && u.User.String() != "" {
 		report("the user information of the URL")
 	}
+	if u.RawQuery == "" {
+		return
+	}
 	for pair := range strings.SplitSeq(u.RawQuery, "&") {
 		name, value, _ := strings.Cut(pair, "=")
 		name, value = unescape(name), unescape(value)
@@ -214,10 +217,13 @@ func isCredentialHeader(name string) bool {
 // on, and what makes a request unique.
 var pages = []string{"page", "next", "prev", "continu", "sync", "start", "pagination", "cursor", "resume", "csrf", "xsrf", "client", "idempotency", "max"}
 
+// separators are what names differ in.
+var separators = strings.NewReplacer("-", "", "_", "", ".", "", "[", "", "]", "")
+
 // isCredentialParameter judges a query parameter by its name.
 func isCredentialParameter(name string) bool {
 	name = strings.ToLower(name)
-	name = strings.NewReplacer("-", "", "_", "", ".", "", "[", "", "]", "").Replace(name)
+	name = separators.Replace(name)
 	switch name {
 	case "key", "auth", "authorization", "sig", "signature", "password", "passwd", "pwd", "pass", "secret", "jwt", "bearer", "session", "sessionid", "sid", "credentials", "credential":
 		return true

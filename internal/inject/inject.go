@@ -39,6 +39,8 @@ type Minter interface {
 // value of a secret blocks every request that has its placeholder.
 type Injector struct {
 	rules    []*rule
+	exact    map[hostname.Name][]*rule
+	zones    map[hostname.Name][]*rule
 	redactTo []hostname.Name
 	spots    *matcher    // placeholders in every form
 	plain    *redactions // placeholders as they are
@@ -69,7 +71,10 @@ type Known struct {
 
 // New returns an injector without values. Every rule must have a placeholder.
 func New(cfg config.Injection) (*Injector, error) {
-	in := &Injector{redactTo: slices.Clone(cfg.RedactTo), plain: &redactions{}}
+	in := &Injector{
+		redactTo: slices.Clone(cfg.RedactTo), plain: &redactions{},
+		exact: make(map[hostname.Name][]*rule), zones: make(map[hostname.Name][]*rule),
+	}
 	seen := make(map[string]string)
 	var all, plain []needle
 	for i, r := range cfg.Rules {
@@ -82,6 +87,13 @@ func New(cfg config.Injection) (*Injector, error) {
 		seen[r.Placeholder] = r.Env
 		p := []byte(r.Placeholder)
 		in.rules = append(in.rules, &rule{InjectionRule: r, id: i})
+		for _, t := range r.InjectTo {
+			index := in.exact
+			if t.Zone {
+				index = in.zones
+			}
+			index[t.Host] = append(index[t.Host], in.rules[i])
+		}
 		all = append(all, needles(i, p, p)...)
 		plain = append(plain, newNeedle(i, plainForm, p, p))
 	}
@@ -243,11 +255,6 @@ func (in *Injector) current(ctx context.Context, r *rule) (secret.Value, error) 
 	return v, nil
 }
 
-// to reports whether a rule is for a host.
-func (r *rule) to(host hostname.Name) bool {
-	return slices.ContainsFunc(r.InjectTo, func(t config.Target) bool { return t.Match(host) })
-}
-
 // covers reports whether a rule is for the method and path of a request. A path
 // that cannot be decoded without doubt is no path.
 func (r *rule) covers(req *inspect.Request) bool {
@@ -266,15 +273,14 @@ func (r *rule) slotHeader(name string) bool {
 	return strings.Contains(name, "auth") || strings.Contains(name, "key") || strings.Contains(name, "token")
 }
 
-// boundTo returns the rules that are for a host.
+// boundTo returns the rules that are for a host, in their order.
 func (in *Injector) boundTo(host hostname.Name) []*rule {
-	var out []*rule
-	for _, r := range in.rules {
-		if r.to(host) {
-			out = append(out, r)
-		}
+	out := slices.Clone(in.exact[host])
+	for zone := host; !zone.IsZero() && len(in.zones) > 0; zone = zone.Parent() {
+		out = append(out, in.zones[zone]...)
 	}
-	return out
+	slices.SortFunc(out, func(a, b *rule) int { return a.id - b.id })
+	return slices.Compact(out)
 }
 
 // InjectsTo reports whether any rule is for a host.
@@ -283,7 +289,7 @@ func (in *Injector) InjectsTo(host hostname.Name) bool { return in != nil && len
 // RedactsTo reports whether real values on their way to a host are replaced by
 // their placeholders instead of blocked. A rule for the host comes first.
 func (in *Injector) RedactsTo(host hostname.Name) bool {
-	return in != nil && !in.InjectsTo(host) && slices.ContainsFunc(in.redactTo, host.Within)
+	return in != nil && slices.ContainsFunc(in.redactTo, host.Within) && !in.InjectsTo(host)
 }
 
 // errHeaderValue is why a value is not put into a header, which it would end.

@@ -43,7 +43,7 @@ func (p *Policy) InspectContent(ctx context.Context, c *inspect.Content) inspect
 	}
 	x := &examination{
 		Policy: p, ctx: ctx, c: c, bound: p.in.boundTo(c.Request.Host), done: make(map[string]bool),
-		query: make([]bool, len(p.in.rules)), part: make([]bool, len(p.in.rules)),
+		query: make([]bool, len(p.in.rules)), part: make([]bool, len(p.in.rules)), found: make([]bool, len(p.in.rules)),
 	}
 	for _, t := range texts {
 		x.text(t)
@@ -71,6 +71,7 @@ type examination struct {
 	// By rule, whether its placeholder is in the whole query, and in a name or
 	// value of it.
 	query, part []bool
+	found       []bool // in the text that is looked at
 }
 
 func (x *examination) add(f inspect.Finding) {
@@ -89,16 +90,16 @@ func (x *examination) text(t inspect.Text) {
 	if t.Tree == nil || len(t.Tree.Layers) == 0 {
 		return
 	}
-	found := make([]bool, len(x.in.rules))
+	clear(x.found)
 	for _, layer := range t.Tree.Layers {
 		if layer.Kind == decode.Folded {
 			continue // look-alikes are no placeholder: nobody would replace it
 		}
 		for id := range x.in.spotsIn(layer.Data, x.in.spots, levels, allEscapes) {
-			found[id] = true
+			x.found[id] = true
 		}
 	}
-	for id, is := range found {
+	for id, is := range x.found {
 		switch {
 		case !is:
 			continue
