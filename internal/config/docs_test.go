@@ -78,7 +78,6 @@ domains:
 
 There are no wildcards, and no entry for every host. A public suffix such as ` + "`com` or `co.uk`" + ` is refused in a list that
 allows. An empty list allows nothing, whichever list it is.`,
-<<<<<<< HEAD
 	"max_request_body": `
 
 ` + "```yaml" + `
@@ -112,10 +111,6 @@ budget:
 	"secrets": ` The patterns, and what is looked through, are in [its README](../internal/inspect/secrets/README.md). A pattern by
 ` + "`env`" + ` is the value of that variable where the gateway runs: [it is looked for](../internal/inspect/known/README.md) in every form and in pieces.`,
 	"secret_injection": `
-=======
-	"secrets": unenforcedNote,
-	"secret_injection": unenforcedNote + `
->>>>>>> wt-inject
 
 ` + "```yaml" + `
 # cage.yaml
@@ -132,7 +127,6 @@ secret_injection:
 
 A placeholder on its way to any other host, or where its rule does not inject it, is blocked. So is every other credential on a host of
 ` + "`inject_to`" + `. In bodies to such a host placeholders are text, unless ` + "`inject_body`" + ` is set.`,
-<<<<<<< HEAD
 	"entropy":      ` False switches it off. What it finds and what it cannot is in internal/inspect/entropy/README.md.`,
 	"content_type": ` False switches it off. What it finds and what it cannot is in internal/inspect/contenttype/README.md.`,
 	"inspectors":   inspectorsNote,
@@ -163,11 +157,6 @@ exempt:
     until: 2027-01-31
     reason: the vendor's tool sends its test key
 ` + "```" + ``,
-=======
-	"entropy":      unenforcedNote,
-	"content_type": unenforcedNote,
-	"inspectors":   unenforcedNote,
->>>>>>> wt-inject
 }
 
 const inspectorsNote = ` An entry with ` + "`path`" + ` is an inspector in Python or WebAssembly, one with ` + "`when`" + ` is a condition over

@@ -37,7 +37,7 @@ type Value struct {
 // allowed reports whether a host may get the value.
 func (v *Value) allowed(host hostname.Name) bool {
 	return slices.ContainsFunc(v.AllowTo, func(t config.Target) bool {
-		return t.Match(host)
+		return host == t.Host || t.Zone && host.Within(t.Host)
 	})
 }
 
