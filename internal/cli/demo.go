@@ -100,7 +100,7 @@ func playDemo(ctx context.Context, stage *demo.Stage) ([]demo.Step, error) {
 		return nil, errors.Join(err, write.Close())
 	}
 	defer log.Close()
-	_, err = runCage(ctx, cfg, &spec, audit.Multi(log, stage.Audit()), filepath.Dir(stage.Dir)) // the parent, from which the stage is removed
+	_, err = runCage(ctx, caged{cfg, &spec, audit.Multi(log, stage.Audit()), &vault{cage: spec.Name}, &redactor{}}, filepath.Dir(stage.Dir)) // the parent, from which the stage is removed
 	err = errors.Join(err, write.Close())
 	return stage.Judge(<-steps), err
 }

@@ -34,6 +34,8 @@ type runFlags struct {
 	allow          []string
 	allowPrivate   []string
 	env            []string
+	secrets        []string
+	store          string
 	readWrite      []string
 	readOnly       []string
 	allowSensitive []string
@@ -85,6 +87,8 @@ func (f *runFlags) register(c *cobra.Command) {
 	fs.StringArrayVar(&f.allow, "allow", nil, "`DOMAIN` to allow with everything under it (=DOMAIN: exactly it; DOMAIN:PORT); repeatable")
 	fs.StringArrayVar(&f.allowPrivate, "allow-private", nil, "like --allow, for a `DOMAIN` that may have private addresses; repeatable")
 	fs.StringArrayVar(&f.env, "env", nil, "`K=V` for the command, or K to pass yours on; repeatable")
+	fs.StringArrayVar(&f.secrets, "secret", nil, "`NAME` of a secret the command gets a placeholder for, NAME@HOST for a host that is not known by it, NAME@HOST=SOURCE for one from elsewhere than the store; repeatable")
+	fs.StringVar(&f.store, "store", "", "`STORE` of the secrets: age (default), podman or systemd-creds")
 	fs.StringArrayVar(&f.readWrite, "rw", nil, "`PATH` to show read-write; repeatable")
 	fs.StringArrayVar(&f.readOnly, "ro", nil, "`PATH` to show read-only; repeatable")
 	fs.StringArrayVar(&f.allowSensitive, "allow-sensitive", nil, "`PATH` that holds credentials and may be shown all the same; repeatable")
@@ -115,13 +119,22 @@ func run(c *cobra.Command, f runFlags, args []string) error {
 	} else if err := auditOutside(f.audit, spec); err != nil {
 		return &exitError{exitUsage, err}
 	}
-	writer, err := audit.Open(f.audit, audit.Options{KeepAllowed: cfg.Logging.AllowedRequests})
+	secrets, err := openVault(c.Context(), cfg, spec.Name, f.store)
+	if err == nil {
+		err = secrets.outside(spec)
+	}
+	if err != nil {
+		return &exitError{exitNotRun, err}
+	}
+	spec.Env = append(placeholderEnv(cfg), spec.Env...)
+	var red redactor
+	writer, err := audit.Open(f.audit, audit.Options{KeepAllowed: cfg.Logging.AllowedRequests, Redact: red.redact})
 	if err != nil {
 		return &exitError{exitNotRun, err}
 	}
 	defer writer.Close()
-	totals := &audit.Summary{}
-	end, err := runCage(c.Context(), cfg, &spec, audit.Multi(writer, totals), directories(f.audit)...)
+	totals := &audit.Summary{Redact: red.redact}
+	end, err := runCage(c.Context(), caged{cfg, &spec, audit.Multi(writer, totals), secrets, &red}, directories(f.audit)...)
 	if !f.quiet && !f.noSummary {
 		printSummary(os.Stderr, totals, f.summary, f.audit)
 		printSent(os.Stderr, end.sent)
@@ -178,22 +191,39 @@ func printFindings(w io.Writer, findings []process.Finding) {
 	}
 }
 
+// caged is everything that a run is made of.
+type caged struct {
+	cfg     *config.Config
+	spec    *cage.Spec
+	sink    audit.Sink
+	secrets *vault
+	red     *redactor // of sink
+}
+
 // runCage makes the gateway and the cage, runs the command to its end, and
 // leaves nothing behind. From the command's start on, this process can write
 // only below the cage's own trees, the state directory and the extra paths.
-func runCage(ctx context.Context, cfg *config.Config, spec *cage.Spec, sink audit.Sink, extra ...string) (ending, error) {
+func runCage(ctx context.Context, r caged, extra ...string) (ending, error) {
+	cfg, spec := r.cfg, r.spec
 	workers, err := runWorkers(cfg, spec)
 	if err != nil {
 		return ending{}, err
 	}
 	defer workers.Close()
 	gw, err := gateway.New(gateway.Options{
-		Config: cfg, Audit: sink, Name: spec.Name, HostNetwork: true, IPv6: hasIPv6(), Getenv: os.LookupEnv, Workers: workers.starter(),
+		Config: cfg, Audit: r.sink, Name: spec.Name, HostNetwork: true, IPv6: hasIPv6(), Getenv: os.LookupEnv, Workers: workers.starter(),
+		Secret: r.secrets.secret, KeepSecret: r.secrets.keep,
 	})
 	if err != nil {
 		return ending{}, err
 	}
 	defer shutdown(gw)
+	r.red.gw = gw
+	commands, err := listenForCommands(r.secrets, gw)
+	if err != nil {
+		return ending{}, err
+	}
+	defer commands.Close()
 	spec.CA = gw.CACertificate()
 	spec.Ports = gw.Ports()
 
@@ -207,7 +237,7 @@ func runCage(ctx context.Context, cfg *config.Config, spec *cage.Spec, sink audi
 	}
 	attach := func(l cage.Listeners) error {
 		writes := append([]string{state}, l.HostPaths...)
-		return errors.Join(gw.Attach(l), confineGateway(spec.Without, nil, append(writes, extra...)))
+		return errors.Join(gw.Attach(l), confineGateway(spec.Without, nil, slices.Concat(writes, extra, r.secrets.writes())))
 	}
 	p, err := process.Backend{}.Start(ctx, *spec, attach)
 	if err != nil {
@@ -258,8 +288,10 @@ func (f *runFlags) load(c *cobra.Command) (*config.Config, error) {
 			fmt.Errorf("cannot run with isolation %q: this version has only process", f.isolation),
 			"add --isolation process")}
 	}
-	if err := refuseUnenforced(cfg); err != nil {
-		return nil, err
+	for _, text := range f.secrets {
+		if err := addSecret(cfg, text); err != nil {
+			return nil, err
+		}
 	}
 	for _, err := range []error{cfg.Allow(f.allow...), cfg.AllowPrivate(f.allowPrivate...)} {
 		if err != nil {
@@ -294,18 +326,6 @@ func withoutFile() *config.Config {
 	cfg := config.Default()
 	cfg.RateLimit = config.RateLimit{RequestsPerSecond: 50, Burst: 200, Wait: 30 * time.Second}
 	return cfg
-}
-
-// refuseUnenforced stops at a config that asks for a check this version cannot
-// make: running without it would be worse than not running.
-func refuseUnenforced(cfg *config.Config) error {
-	if len(cfg.Unenforced) == 0 {
-		return nil
-	}
-	p := cfg.Unenforced[0]
-	return &exitError{exitUsage, withHint(
-		fmt.Errorf("%s:%d:%d: cannot enforce %s: this version has no code for it yet", cfg.File, p.Line, p.Column, p.Key),
-		"remove the section to go without it")}
 }
 
 // spec turns flags and config into what the backend needs.

@@ -34,6 +34,7 @@ const settle = 100 * time.Millisecond
 type listenFlags struct {
 	config string
 	audit  string
+	store  string
 	ready  int
 	// without are layers of the gateway's own confinement that this
 	// machine does not have.
@@ -43,6 +44,7 @@ type listenFlags struct {
 func (f *listenFlags) register(c *cobra.Command) {
 	c.Flags().StringVarP(&f.config, "config", "c", "", "config `FILE` (required)")
 	c.Flags().StringVar(&f.audit, "audit", "-", "audit log `FILE`, - for standard error")
+	c.Flags().StringVar(&f.store, "store", "", "`STORE` of the secrets: age (default), podman or systemd-creds")
 	c.Flags().IntVar(&f.ready, "ready-fd", -1, "file descriptor `N` that gets \"ready\\n\" when everything listens")
 	c.Flags().StringArrayVar(&f.without, "without", nil, "`LAYER` of the gateway's own confinement to go without (landlock, seccomp); repeatable")
 	_ = c.MarkFlagRequired("config") // fails only for a flag that does not exist
@@ -54,7 +56,10 @@ type half struct {
 	gw    *gateway.Gateway
 	work  workers
 	audit *audit.Writer
-	reads []string // directories of files that the config names
+
+	secrets *vault
+	dnsOnly bool
+	reads   []string // directories of files that the config names
 
 	without []cage.Layer
 }
@@ -68,21 +73,23 @@ func (f *listenFlags) start(c *cobra.Command, dnsOnly bool, authority func() (*c
 		return nil, err
 	}
 	warn(c, cfg)
-	if err := refuseUnenforced(cfg); err != nil {
-		return nil, err
-	}
 	signer, err := authority()
 	if err != nil {
 		return nil, err
 	}
-	sink, err := audit.Open(f.audit, audit.Options{KeepAllowed: cfg.Logging.AllowedRequests})
+	h := &half{file: f.config, without: layers(f.without), reads: directories(slices.Concat(cfg.Upstream.CAFiles, inspectorFiles(cfg))...)}
+	if dnsOnly {
+		cfg.Injection = config.Injection{} // it sends no requests
+	}
+	if h.secrets, err = openVault(c.Context(), cfg, cfg.Name, f.store); err != nil {
+		return nil, err
+	}
+	var red redactor
+	sink, err := audit.Open(f.audit, audit.Options{KeepAllowed: cfg.Logging.AllowedRequests, Redact: red.redact})
 	if err != nil {
 		return nil, err
 	}
-	h := &half{
-		file: f.config, audit: sink, without: layers(f.without),
-		reads: directories(slices.Concat(cfg.Upstream.CAFiles, inspectorFiles(cfg))...),
-	}
+	h.audit, h.dnsOnly = sink, dnsOnly
 	if !dnsOnly {
 		if h.work, err = startWorkers(h.without, nil); err != nil {
 			return nil, errors.Join(err, sink.Close())
@@ -90,11 +97,12 @@ func (f *listenFlags) start(c *cobra.Command, dnsOnly bool, authority func() (*c
 	}
 	h.gw, err = gateway.New(gateway.Options{
 		Config: cfg, Audit: sink, Name: cfg.Name, Authority: signer, HostNetwork: true, Getenv: os.LookupEnv, Log: logger(cfg.Logging.Level),
-		Workers: h.work.starter(), DNSOnly: dnsOnly,
+		Workers: h.work.starter(), DNSOnly: dnsOnly, Secret: h.secrets.secret, KeepSecret: h.secrets.keep,
 	})
 	if err != nil {
 		return nil, errors.Join(err, h.work.Close(), sink.Close())
 	}
+	red.gw = h.gw
 	return h, nil
 }
 
@@ -121,6 +129,13 @@ func (h *half) run(ctx context.Context, ready int) error {
 		return errors.Join(err, h.shutdown())
 	}
 	defer stop()
+	if !h.dnsOnly {
+		commands, err := listenForCommands(h.secrets, h.gw)
+		if err != nil {
+			return errors.Join(err, h.shutdown())
+		}
+		defer commands.Close()
+	}
 	if err := errors.Join(h.confine(), sayReady(ready)); err != nil {
 		return errors.Join(err, h.shutdown())
 	}
@@ -143,15 +158,18 @@ func (h *half) run(ctx context.Context, ready int) error {
 // directories of the files that it names.
 func (h *half) confine() error {
 	read := append(directories(h.file), h.reads...)
-	return confineGateway(h.without, read, directories(h.audit.Path()))
+	return confineGateway(h.without, read, append(directories(h.audit.Path()), h.secrets.writes()...))
 }
 
 // reload tells the outcome on standard error and in the audit log. A config
 // that cannot be used leaves the old policy in force.
 func (h *half) reload() {
 	cfg, err := config.Load(h.file)
+	if err == nil && h.dnsOnly {
+		cfg.Injection = config.Injection{}
+	}
 	if err == nil {
-		err = refuseUnenforced(cfg)
+		err = keepPlaceholders(cfg, h.secrets.cage)
 	}
 	if err != nil {
 		err = errors.Join(err, h.gw.ReloadFailed(err))

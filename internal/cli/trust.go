@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -18,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/agentcage/agentcage/internal/config"
+	"github.com/agentcage/agentcage/internal/secret/source"
 )
 
 // A cage.yaml that lies in the working directory came with a repository, or
@@ -116,7 +118,41 @@ func effects(cfg *config.Config) string {
 		line("home it keeps", cfg.Name)
 	}
 	line("environment", sortedKeys(cfg.Process.Env)...)
+	line("secrets it sends", secretLines(cfg)...)
+	line("programs it runs", programs(cfg)...)
 	return b.String()
+}
+
+// secretLines name each secret with where it comes from and where it may go.
+func secretLines(cfg *config.Config) []string {
+	var out []string
+	for _, r := range cfg.Injection.Rules {
+		to := "nowhere"
+		if len(r.InjectTo) > 0 {
+			var hosts []string
+			for _, t := range r.InjectTo {
+				dot := ""
+				if t.Zone {
+					dot = "."
+				}
+				hosts = append(hosts, dot+t.Host.String())
+			}
+			to = strings.Join(hosts, " ")
+		}
+		out = append(out, fmt.Sprintf("%s from %s to %s", r.Env, cmp.Or(r.Source, "the store"), to))
+	}
+	return out
+}
+
+// programs are those that run outside of the cage.
+func programs(cfg *config.Config) []string {
+	out := inspectorFiles(cfg)
+	for _, r := range cfg.Injection.Rules {
+		if s, err := source.Parse(r.Source); err == nil && s.Runs() {
+			out = append(out, s.String())
+		}
+	}
+	return out
 }
 
 func entryNames(d config.Domains) []string {

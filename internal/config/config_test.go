@@ -146,7 +146,7 @@ func TestEveryNullIsRefusedOrHarmless(t *testing.T) {
 			continue
 		}
 		base.Name, base.File, base.Container.Image = c.Name, c.File, c.Container.Image
-		base.warnings, base.Unenforced, base.Domains.Mode = c.warnings, c.Unenforced, c.Domains.Mode
+		base.warnings, base.Domains.Mode = c.warnings, c.Domains.Mode
 		if d := cmp.Diff(base, c, compareUnexported); d != "" != off[k.Path] {
 			t.Errorf("%s: null changes the config:\n%s", k.Path, d)
 		}
@@ -201,7 +201,7 @@ func TestSettingEveryDefault(t *testing.T) {
 			continue
 		}
 		want := Default()
-		want.Name, want.File, want.Unenforced, want.warnings = "demo", "cage.yaml", c.Unenforced, c.warnings
+		want.Name, want.File, want.warnings = "demo", "cage.yaml", c.warnings
 		if d := cmp.Diff(want, c, compareUnexported); d != "" {
 			t.Errorf("%s: its default changes the config:\n%s", k.Path, d)
 		}

@@ -194,13 +194,13 @@ var ruleKeys = []key[InjectionRule]{
 	},
 	boolKey("inject_body", "false", "Inject into bodies and WebSocket messages too.", func(r *InjectionRule) *bool { return &r.InjectBody }),
 	boolKey("inject_query", "false", "Inject into values of the query too.", func(r *InjectionRule) *bool { return &r.InjectQuery }),
-	{name: "source", typ: "text", def: "store", doc: "Where the secret comes from: store, env:VAR, file:PATH, cmd:COMMAND, systemd-creds:NAME or podman:NAME.", read: readSource},
+	{name: "source", typ: "text", def: "store", doc: "Where the secret comes from: store, env:VAR, file:PATH, cmd:COMMAND, sh:TEXT, systemd-creds:NAME or podman:NAME.", read: readSource},
 	{name: "transform", typ: "text, or a map", doc: "What short-lived credential is made of the secret; a map has type and the settings of that.", read: readTransform},
 	choiceKey("foreign_credentials", "block", "What is done with a credential other than the placeholder, on a host that gets the secret.", []string{"block", "flag", "allow"}, func(r *InjectionRule) *string { return &r.Foreign }),
 }
 
 var (
-	sources    = []string{"env", "file", "cmd", "systemd-creds", "podman"}
+	sources    = []string{"env", "file", "cmd", "sh", "systemd-creds", "podman"}
 	transforms = []string{"google-jwt-bearer", "github-app", "aws-sigv4", "oauth2-refresh", "basic"}
 )
 
@@ -390,9 +390,6 @@ func readInjection(d *decoder, v value, c *Config) {
 		fields(d, v, injectionKeys, &c.Injection)
 	}
 	d.distinct(c.Injection.Rules)
-	if len(c.Injection.Rules)+len(c.Injection.RedactTo) > 0 {
-		c.Unenforced = append(c.Unenforced, d.keyOf(v))
-	}
 }
 
 // distinct refuses rules that could be taken for one another, and warns of

@@ -180,8 +180,6 @@ inspectors:
     config: {threshold: 7.5}
 ` + "```" + ``
 
-const unenforcedNote = ` This version reads and checks the section, and does not enforce it: a cage whose file asks for it is not started.`
-
 const pageHead = `<!-- Written by go test ./internal/config -run TestDocs -update from the table of keys; do not edit. -->
 
 # cage.yaml

@@ -53,7 +53,6 @@ func Default() *Config {
 	if len(d.errs) > 0 {
 		panic("config: the table of keys has a default it cannot read: " + d.errs.Error())
 	}
-	c.Unenforced = nil
 	return c
 }
 

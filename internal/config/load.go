@@ -155,10 +155,6 @@ func (d *decoder) finish(c *Config) {
 	d.needImage(c)
 	d.exceptions(c)
 	byLine := func(a, b Position) int { return a.Line - b.Line }
-	slices.SortStableFunc(c.Unenforced, byLine)
-	for _, p := range c.Unenforced {
-		d.warn(p, p.Key+" is checked, but this version does not enforce it")
-	}
 	slices.SortStableFunc(d.notes, func(a, b Warning) int { return byLine(a.Position, b.Position) })
 }
 

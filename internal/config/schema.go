@@ -42,10 +42,6 @@ type Config struct {
 	Observe []Exception
 	Exempt  []Exception
 
-	// Sections that are read and checked, and that this version has no
-	// code to enforce. Whoever starts a cage refuses when one is named.
-	Unenforced []Position
-
 	warnings []Warning // found while reading; see Warnings
 }
 

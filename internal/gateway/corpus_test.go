@@ -44,7 +44,7 @@ func corpusPolicy(t *testing.T) *policy {
 	if err := st.hold(c, os.LookupEnv); err != nil {
 		t.Fatal(err)
 	}
-	p, err := newPolicy(c, st)
+	p, err := newPolicy(c, st, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,16 +12,19 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 
 	"github.com/agentcage/agentcage/internal/audit"
 	"github.com/agentcage/agentcage/internal/cage"
 	"github.com/agentcage/agentcage/internal/config"
 	"github.com/agentcage/agentcage/internal/dns"
+	"github.com/agentcage/agentcage/internal/inject"
 	"github.com/agentcage/agentcage/internal/inspect/budget"
 	"github.com/agentcage/agentcage/internal/inspect/external/python"
 	"github.com/agentcage/agentcage/internal/inspect/known"
 	"github.com/agentcage/agentcage/internal/proxy"
 	"github.com/agentcage/agentcage/internal/proxy/ca"
+	"github.com/agentcage/agentcage/internal/secret"
 )
 
 // Options are what a Gateway is made of. Config and Audit are required.
@@ -47,6 +50,13 @@ type Options struct {
 	// DNSOnly says that nothing but queries will be served, so that
 	// inspectors of content are not started.
 	DNSOnly bool
+	// Secret gives the value of a rule of secret_injection; it is asked about
+	// each when the gateway is made and when it is reloaded. Nil has none, and
+	// refuses a config with rules, all of which need a placeholder.
+	Secret func(config.InjectionRule) (secret.Value, error)
+	// KeepSecret keeps what a secret became, when its issuer replaced it. Nil
+	// cannot, and refuses such a token.
+	KeepSecret func(config.InjectionRule, secret.Value) error
 	// Log takes what is of interest to whoever debugs the gateway itself.
 	// Decisions go to Audit. Nil discards.
 	Log *slog.Logger
@@ -63,6 +73,9 @@ type Gateway struct {
 
 	options Options           // as New got them
 	custom  *customInspectors // under mu
+	secrets *cageSecrets      // under mu; nil for none
+
+	injector atomic.Pointer[inject.Injector] // of secrets, for whoever does not wait
 
 	self   addresses
 	mu     sync.Mutex // serialises Reload
@@ -108,15 +121,24 @@ func (g *Gateway) build(o Options, custom *customInspectors) error {
 	if err := g.state.hold(o.Config, g.options.Getenv); err != nil {
 		return err
 	}
-	p, err := newPolicy(o.Config, g.state, custom.list()...)
+	roots, err := rootCAs(o.Config.Upstream.CAFiles)
 	if err != nil {
 		return err
 	}
-	up, err := newUpstream(o.Config, p, g)
+	secrets, err := newSecrets(o.Config, o, &g.state.values, g.mintClient(roots))
+	if err != nil {
+		return err
+	}
+	p, err := newPolicy(o.Config, g.state, secrets.get(), custom.list()...)
+	if err != nil {
+		return err
+	}
+	up, err := newUpstream(o.Config, p, g, roots)
 	if err != nil {
 		return err
 	}
 	g.policy, g.route, g.custom = p, newRoute(up), custom
+	g.keep(secrets)
 	if g.engine, err = proxy.New(proxy.Options{
 		Policy:       p,
 		Dialer:       g.route,
@@ -224,17 +246,12 @@ func (g *Gateway) reload(c *config.Config) error {
 	if err != nil {
 		return fmt.Errorf("cannot reload: %w", err)
 	}
-	p, err := newPolicy(c, g.state, custom.list()...)
+	p, up, secrets, err := g.prepare(c, custom)
 	if err != nil {
 		return errors.Join(fmt.Errorf("cannot reload: %w", err), custom.Close())
 	}
-	up, err := newUpstream(c, p, g)
-	if err != nil {
-		return errors.Join(fmt.Errorf("cannot reload: %w", err), custom.Close())
-	}
-	if err := g.state.hold(c, g.options.Getenv); err != nil { // the last thing that can fail
-		return errors.Join(fmt.Errorf("cannot reload: %w", err), custom.Close())
-	}
+	secrets.inherit(g.secrets)
+	g.keep(secrets)
 	old := g.custom
 	g.policy, g.custom = p, custom
 	g.route.set(up)
@@ -242,6 +259,33 @@ func (g *Gateway) reload(c *config.Config) error {
 	g.engine.Update(p)
 	g.dns.Update(p.domains)
 	return old.Close()
+}
+
+// prepare makes what a reload puts in force.
+func (g *Gateway) prepare(c *config.Config, custom *customInspectors) (*policy, *upstream, *cageSecrets, error) {
+	roots, err := rootCAs(c.Upstream.CAFiles)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	secrets, err := newSecrets(c, g.options, &g.state.values, g.mintClient(roots))
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	p, err := newPolicy(c, g.state, secrets.get(), custom.list()...)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	up, err := newUpstream(c, p, g, roots)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	return p, up, secrets, g.state.hold(c, g.options.Getenv) // the last thing that can fail
+}
+
+// keep makes secrets those of the gateway.
+func (g *Gateway) keep(secrets *cageSecrets) {
+	g.secrets = secrets
+	g.injector.Store(secrets.get())
 }
 
 // Values is the set of values that must not leave. Whoever holds further ones

@@ -162,7 +162,7 @@ func TestContent(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p, err := newPolicy(c, new(state))
+		p, err := newPolicy(c, new(state), nil)
 		if err != nil || p.DropMessages() != want {
 			t.Errorf("%s: %v", text, err)
 		}
@@ -235,7 +235,7 @@ func TestOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.RateLimit = config.RateLimit{RequestsPerSecond: 0.001, Burst: 1}
-	p, err := newPolicy(c, new(state))
+	p, err := newPolicy(c, new(state), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/agentcage/agentcage/internal/config"
 	"github.com/agentcage/agentcage/internal/hostname"
+	"github.com/agentcage/agentcage/internal/inject"
 	"github.com/agentcage/agentcage/internal/inspect"
 	"github.com/agentcage/agentcage/internal/inspect/bodysize"
 	"github.com/agentcage/agentcage/internal/inspect/budget"
@@ -18,6 +19,7 @@ import (
 var (
 	_ proxy.ContentPolicy = (*policy)(nil)
 	_ proxy.DropPolicy    = (*policy)(nil)
+	_ proxy.SecretPolicy  = (*policy)(nil)
 )
 
 // policy is everything that a config decides about requests. It is immutable;
@@ -26,10 +28,11 @@ type policy struct {
 	domains *domain.Inspector
 	ports   []uint16
 	chain   *inspect.Chain
-	drop    bool // blocked messages of WebSockets, in place of closing them
+	secrets *inject.Injector // nil for none
+	drop    bool             // blocked messages of WebSockets, in place of closing them
 }
 
-func newPolicy(c *config.Config, s *state, custom ...inspect.ContentInspector) (*policy, error) {
+func newPolicy(c *config.Config, s *state, secrets *inject.Injector, custom ...inspect.ContentInspector) (*policy, error) {
 	domains, err := domain.New(c.Domains)
 	if err != nil {
 		return nil, err
@@ -50,11 +53,14 @@ func newPolicy(c *config.Config, s *state, custom ...inspect.ContentInspector) (
 	if err != nil {
 		return nil, err
 	}
+	if secrets.Active() {
+		contents = append(contents, secrets.Policy())
+	}
 	chain, err := withModes(inspect.NewChain(heads...).WithContent(append(contents, custom...)...), c)
 	if err != nil {
 		return nil, err
 	}
-	return &policy{domains: domains, ports: domains.Ports(), chain: chain, drop: c.WebSocket.OnBlock == "drop"}, nil
+	return &policy{domains: domains, ports: domains.Ports(), chain: chain, secrets: secrets, drop: c.WebSocket.OnBlock == "drop"}, nil
 }
 
 // withModes makes a chain enforce no more than the config's exceptions leave.
@@ -81,6 +87,9 @@ func (p *policy) Reads(r *inspect.Request) inspect.Reads { return p.chain.Reads(
 func (p *policy) DecideContent(ctx context.Context, c *inspect.Content) inspect.Verdict {
 	return p.chain.DecideContent(ctx, c)
 }
+
+// Secrets implements proxy.SecretPolicy.
+func (p *policy) Secrets() *inject.Injector { return p.secrets }
 
 // DropMessages implements proxy.DropPolicy.
 func (p *policy) DropMessages() bool { return p.drop }

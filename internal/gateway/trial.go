@@ -51,7 +51,10 @@ type Outcome struct {
 
 // Check builds the policy of a config, as New does, and returns its error.
 func Check(c *config.Config) error {
-	_, err := newPolicy(c, new(state))
+	if err := checkTransforms(c); err != nil {
+		return err
+	}
+	_, err := newPolicy(c, new(state), nil)
 	return err
 }
 
@@ -78,7 +81,11 @@ func Try(ctx context.Context, o Options, t Trial) (Outcome, error) {
 		return Outcome{}, err
 	}
 	defer custom.Close()
-	p, err := newPolicy(c, st, custom.list()...)
+	secrets, err := newSecrets(c, o, &st.values, &http.Client{Transport: nobody{}})
+	if err != nil {
+		return Outcome{}, err
+	}
+	p, err := newPolicy(c, st, secrets.get(), custom.list()...)
 	if err != nil {
 		return Outcome{}, err
 	}
@@ -330,4 +337,12 @@ func readAnswer(r *bufio.Reader, method string) int {
 			return res.StatusCode
 		}
 	}
+}
+
+// nobody is whom a trial asks for tokens.
+type nobody struct{}
+
+// RoundTrip implements http.RoundTripper.
+func (nobody) RoundTrip(*http.Request) (*http.Response, error) {
+	return nil, errors.New("a trial asks nobody for a token")
 }

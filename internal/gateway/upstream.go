@@ -30,12 +30,8 @@ type upstream struct {
 	private  func(hostname.Name, netip.Addr) bool
 }
 
-func newUpstream(c *config.Config, p *policy, g *Gateway) (*upstream, error) {
+func newUpstream(c *config.Config, p *policy, g *Gateway, roots *x509.CertPool) (*upstream, error) {
 	resolver, err := newResolver(c.Upstream, g.host)
-	if err != nil {
-		return nil, err
-	}
-	roots, err := rootCAs(c.Upstream.CAFiles)
 	if err != nil {
 		return nil, err
 	}

@@ -41,7 +41,7 @@ func (x *examination) foreign() {
 	for pair := range strings.SplitSeq(u.RawQuery, "&") {
 		name, value, _ := strings.Cut(pair, "=")
 		name, value = unescape(name), unescape(value)
-		if isCredentialParameter(name) && value != "" && !x.isOwn(value) {
+		if isCredentialParameter(name) && value != "" && !x.isOwn(value) && !x.ownSignature(name) {
 			report("query parameter " + printable(name))
 		}
 	}
@@ -120,7 +120,7 @@ func (x *examination) isOwnHeader(value string) bool {
 			return true
 		}
 		// The transform signs the request again, and nothing of this is sent.
-		if r.Transform.Type == "aws-sigv4" && before == "AWS4-HMAC-SHA256 Credential=" && strings.HasPrefix(after, "/") {
+		if r.signs() && before == "AWS4-HMAC-SHA256 Credential=" && strings.HasPrefix(after, "/") {
 			return true
 		}
 	}

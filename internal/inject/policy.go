@@ -142,7 +142,7 @@ func (x *examination) slot(r *rule, t inspect.Text) bool {
 	case inspect.PlaceCookie:
 		return r.slotHeader("Cookie")
 	case inspect.PlaceQueryValue:
-		return r.InjectQuery
+		return r.InjectQuery || r.signs() && strings.EqualFold(t.Name, "X-Amz-Credential")
 	}
 	return false
 }
@@ -176,6 +176,9 @@ func (x *examination) available(r *rule, t inspect.Text, encoded bool, syn synta
 	if err != nil {
 		x.block(r, "%v", err)
 		return
+	}
+	if r.signs() {
+		return // it is not written anywhere
 	}
 	if err := writable(v, t.Place, encoded, syn); err != nil {
 		x.block(r, "secret %s cannot be injected: %v", r.Env, err)

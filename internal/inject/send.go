@@ -70,14 +70,14 @@ type sender struct {
 	in       *Injector
 	ctx      context.Context
 	req      *inspect.Request
-	rules    []*rule // that are for its host, method and path
+	rules    []*rule // that are for its host, method and path, and do not sign
 	injected map[string]bool
 }
 
 func (in *Injector) sender(ctx context.Context, req *inspect.Request) *sender {
 	s := &sender{in: in, ctx: ctx, req: req, injected: make(map[string]bool)}
 	if in.Active() {
-		s.rules = slices.DeleteFunc(in.boundTo(req.Host), func(r *rule) bool { return !r.covers(req) })
+		s.rules = slices.DeleteFunc(in.boundTo(req.Host), func(r *rule) bool { return r.signs() || !r.covers(req) })
 	}
 	return s
 }

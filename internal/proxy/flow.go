@@ -17,6 +17,8 @@ type flow struct {
 	cancel context.CancelCauseFunc
 	unread atomic.Uint32 // what of it goes on without being read
 
+	injected, redacted []string // names of secrets, for audit records
+
 	prev, next *flow // of flows.list
 }
 

@@ -81,7 +81,9 @@ func (x *exchange) outgoing(ctx context.Context) (*http.Request, error) {
 	out.RequestURI = ""
 	out.Close = false
 	out.TransferEncoding = nil
-	return out, x.setBody(out)
+	err := x.setBody(out)
+	x.secrets.apply(out)
+	return out, err
 }
 
 // inMemory reports whether all of the request is read before it is sent on.
@@ -187,6 +189,7 @@ func (i *interim) got(code int, header textproto.MIMEHeader) error {
 	h := i.x.w.Header()
 	in := http.Header(header)
 	endToEnd(in)
+	i.x.redactHeader(in)
 	setResponseFields(h, in)
 	i.x.w.WriteHeader(code)
 	clear(h)
@@ -203,6 +206,11 @@ func (i *interim) end() {
 // complete, any other one as it comes.
 func (x *exchange) sendBack(ctx context.Context, res *http.Response) {
 	endToEnd(res.Header)
+	defer x.tellSecrets()
+	if err := x.redact(res); err != nil {
+		x.failed(ctx, err)
+		return
+	}
 	if x.reads.Responses {
 		done, err := x.inspectResponse(ctx, res)
 		defer done()
@@ -308,6 +316,7 @@ func (x *exchange) sendTrailers(res *http.Response, announced int) {
 	// A body shorter than the server's buffer would go out with a length,
 	// and then there is no room for trailers.
 	x.w.(http.Flusher).Flush()
+	x.redactHeader(res.Trailer)
 	h := x.w.Header()
 	prefix := http.TrailerPrefix
 	if len(res.Trailer) == announced {

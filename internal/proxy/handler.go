@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 
 	"github.com/agentcage/agentcage/internal/audit"
+	"github.com/agentcage/agentcage/internal/inject"
 	"github.com/agentcage/agentcage/internal/inspect"
 	"github.com/agentcage/agentcage/internal/proxy/dial"
 	"github.com/agentcage/agentcage/internal/proxy/strict"
@@ -39,6 +40,9 @@ type exchange struct {
 	reads   inspect.Reads
 	body    *reading                        // where requests are read
 	stopped atomic.Pointer[inspect.Verdict] // that refused a part of what was let through
+
+	secrets      secrets
+	redactedBody *inject.Body // of the answer
 }
 
 // serveHTTP is the one handler behind every way in.
@@ -93,6 +97,7 @@ func (x *exchange) serve() {
 		x.refuseHead(http.StatusForbidden, err.Error())
 		return
 	}
+	x.secrets.in = x.e.injector()
 	x.prepare()
 	ctx := x.cancellable()
 	x.cc.requests.Add(1)
@@ -180,6 +185,7 @@ func hasKey(h http.Header, bad func(string) bool) bool {
 // may change it later, as Update reads it at any time.
 func (x *exchange) prepare() {
 	endToEnd(x.r.Header)
+	x.secrets.ask(x.r.Header)
 	if _, ok := x.r.Header["User-Agent"]; !ok {
 		x.r.Header["User-Agent"] = nil // or the transport writes its own
 	}
@@ -235,6 +241,7 @@ func (x *exchange) decide(ctx context.Context) bool {
 			return false
 		}
 	}
+	x.inject(ctx)
 	err := x.e.record(&x.flow, x.verdict)
 	switch {
 	case !x.verdict.Allowed():
@@ -338,6 +345,9 @@ func (e *Engine) put(f *flow, v inspect.Verdict, revises string) error {
 		Port:     f.req.Port,
 		Decision: v.Decision.String(),
 		Reason:   v.Reason,
+
+		SecretsInjected: f.injected,
+		SecretsRedacted: f.redacted,
 	}
 	if u := f.req.URL; u != nil {
 		r.Path = u.EscapedPath()
@@ -406,10 +416,16 @@ func (x *exchange) failed(ctx context.Context, err error) {
 		if !x.answered {
 			x.answer(http.StatusForbidden, refused.Error())
 		}
+	case inject.Undecodable(err):
+		reason := "response: " + err.Error()
+		_ = x.tell(inspect.Verdict{Reason: reason}) // it is refused in any case
+		if !x.answered {
+			x.answer(http.StatusForbidden, reason)
+		}
 	case x.r.Context().Err() != nil, errors.As(err, &malformed):
 		panic(http.ErrAbortHandler) // the client went away, or sent what was refused
 	default:
-		reason := upstreamReason(err)
+		reason := x.secrets.printable(upstreamReason(err))
 		x.recordUpstream(reason)
 		if !x.answered {
 			x.answerError(reason)

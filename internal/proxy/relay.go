@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/agentcage/agentcage/internal/audit"
+	"github.com/agentcage/agentcage/internal/inject"
 	"github.com/agentcage/agentcage/internal/inspect"
 	"github.com/agentcage/agentcage/internal/proxy/ws"
 )
@@ -24,6 +25,7 @@ type webSocket struct {
 	e    *Engine
 	flow *flow
 	read bool // its messages are read
+	in   *inject.Injector
 }
 
 // relay returns when both sides are closed.
@@ -65,8 +67,11 @@ func (s *webSocket) relay(ctx context.Context, client, server io.ReadWriteCloser
 // decide asks about one message and writes the verdict down.
 func (s *webSocket) decide(ctx context.Context, dir ws.Direction, m *ws.Message) ws.Action {
 	c := &inspect.Content{Request: &s.flow.req, Kind: inspect.KindWebSocket, Direction: inspect.ToServer, Body: m.Data}
+	var redacted []string
 	if dir == ws.ToClient {
 		c.Direction = inspect.ToClient
+		c.Body, redacted = s.redact(m.Data)
+		m.Data = c.Body
 	}
 	// Declared by the frame, and as little to be trusted as any other type.
 	c.Type = "application/octet-stream"
@@ -74,12 +79,16 @@ func (s *webSocket) decide(ctx context.Context, dir ws.Direction, m *ws.Message)
 		c.Type = "text/plain; charset=utf-8"
 	}
 	v := s.e.decideContent(ctx, c)
+	var injected []string
+	if v.Allowed() && c.Direction == inspect.ToServer {
+		v = s.inject(ctx, v, m, &injected)
+	}
 	if v.Reason == "" {
 		v.Reason = "websocket"
 	} else {
 		v.Reason = "websocket: " + v.Reason
 	}
-	err := s.record(v)
+	err := s.recordSecrets(v, injected, redacted)
 	if err == nil && v.Allowed() {
 		return ws.Forward
 	}
@@ -92,8 +101,10 @@ func (s *webSocket) decide(ctx context.Context, dir ws.Direction, m *ws.Message)
 	return ws.Block
 }
 
-func (s *webSocket) record(v inspect.Verdict) error {
-	f := flow{req: s.flow.req, id: s.flow.id, kind: audit.KindWebSocket}
+func (s *webSocket) record(v inspect.Verdict) error { return s.recordSecrets(v, nil, nil) }
+
+func (s *webSocket) recordSecrets(v inspect.Verdict, injected, redacted []string) error {
+	f := flow{req: s.flow.req, id: s.flow.id, kind: audit.KindWebSocket, injected: injected, redacted: redacted}
 	f.req.Method = "WEBSOCKET"
 	return s.e.record(&f, v)
 }

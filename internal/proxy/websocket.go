@@ -51,6 +51,7 @@ func (x *exchange) forwardUpgrade(ctx context.Context) {
 		x.failed(ctx, err)
 		return
 	}
+	x.redactHeader(res.Header)
 	if x.reads.Responses {
 		if _, err := x.inspectResponse(ctx, res); err != nil {
 			server.Close()
@@ -92,7 +93,7 @@ func (x *exchange) switchProtocol(ctx context.Context, res *http.Response, serve
 	client.SetDeadline(time.Time{})
 	x.kept = true
 	x.w, x.r, x.cc = nil, nil, nil // they keep the server's buffers alive
-	socket := &webSocket{e: x.e, flow: &x.flow, read: x.reads.Messages}
+	socket := &webSocket{e: x.e, flow: &x.flow, read: x.reads.Messages, in: x.secrets.in}
 	x.e.work.Go(func() {
 		defer x.end()
 		defer x.e.survive(client)

@@ -82,7 +82,7 @@ func (s *s3Server) check(r *http.Request, body []byte) ([]byte, error) {
 		}
 	}
 	slices.Sort(query)
-	fmt.Fprintf(&canonical, "%s\n%s\n%s\n", r.Method, (&url.URL{Path: r.URL.Path}).EscapedPath(), strings.Join(query, "&"))
+	fmt.Fprintf(&canonical, "%s\n%s\n%s\n", r.Method, strings.ReplaceAll(strings.ReplaceAll(url.QueryEscape(r.URL.Path), "%2F", "/"), "+", "%20"), strings.Join(query, "&"))
 	for _, name := range strings.Split(fields["SignedHeaders"], ";") {
 		value := strings.Join(r.Header.Values(name), ",")
 		switch name {

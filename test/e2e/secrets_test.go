@@ -218,7 +218,7 @@ func TestSecretsStayOutOfTheCage(t *testing.T) {
 	b, s := onSecretSite(t)
 	r := b.caged("sh", "-c", `env; cat /proc/*/environ /proc/*/cmdline 2>/dev/null | tr '\0' '\n'; echo end`)
 	r.ok(t, "OPENAI_API_KEY=agentcage:secret:OPENAI_API_KEY:")
-	r.ok(t, "AWS_ACCESS_KEY_ID="+awsID)
+	r.ok(t, "AWS_ACCESS_KEY_ID=agentcage:secret:AWS_SECRET_ACCESS_KEY:")
 	withoutSecrets(t, "the cage", r.all())
 	if strings.Contains(r.stdout, "REAL_LLM") {
 		t.Errorf("the variable that holds the value is in the cage")
