@@ -16,7 +16,7 @@ cleanup() {
 }
 trap cleanup EXIT
 
-export AGENTCAGE_BIN=$root/agentcage
+export AGENTCAGE_BIN=$root/agentcage AGENTCAGE_PYTHON=$root/bin/python
 race=()
 if command -v gcc >/dev/null; then race=(-race); else echo 'no gcc: unit tests run without the race detector'; fi
 unit() { go list ./... | grep -v '/test/e2e' || true; }
@@ -58,6 +58,7 @@ if [ "$(id -u)" = 0 ]; then
 		if [ -e "$file" ]; then printf '%s\0' "$file"; fi
 	done | tar --null -T - -cf - | tar -xf - -C "$home/src"
 	cp agentcage bin/skipcheck "$home/bin/"
+	if [ -d bin/python ]; then cp -r bin/python "$home/bin/python"; fi
 	go build -trimpath -buildvcs=false -o "$home/bin/test2json" cmd/test2json
 	go build -trimpath -buildvcs=false -o "$home/bin/probe" ./internal/cage/cagetest/probe
 	# The user has no module cache: test binaries are built here and run there.
@@ -71,7 +72,7 @@ if [ "$(id -u)" = 0 ]; then
 	chown -R "$user": "$home"
 	runuser -u "$user" -- env -i HOME="$home" USER="$user" LOGNAME="$user" LANG=C.UTF-8 \
 		PATH="$home/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:$(go env GOROOT)/bin" \
-		AGENTCAGE_BIN="$home/bin/agentcage" AGENTCAGE_PROBE="$home/bin/probe" CGO_ENABLED=0 bash -c '
+		AGENTCAGE_BIN="$home/bin/agentcage" AGENTCAGE_PROBE="$home/bin/probe" AGENTCAGE_PYTHON="$home/bin/python" CGO_ENABLED=0 bash -c '
 		set -euo pipefail
 		cd "$HOME"
 		while read -r package dir name; do

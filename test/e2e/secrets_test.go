@@ -79,7 +79,7 @@ func pythonWith(t *testing.T, module string) []string {
 		dir, _ = filepath.Abs("../../bin/python")
 	}
 	if _, err := os.Stat(filepath.Join(dir, module)); err != nil {
-		t.Skipf("needs python3 module %s: not installed by tools/needs.sh", module)
+		t.Skipf("needs Python clients: %s is not there; tools/needs.sh installs it", module)
 	}
 	return []string{"--ro", dir, "--env", "PYTHONPATH=" + dir, "--env", "PYTHONDONTWRITEBYTECODE=1"}
 }

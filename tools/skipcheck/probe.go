@@ -37,6 +37,7 @@ var probes = map[string]func() bool{
 	"Go module proxy":      moduleProxy,
 	"Go tool chain":        func() bool { return program("go") },
 	"Python requests":      func() bool { return succeeds("python3", "-c", "import requests") },
+	"Python clients":       pythonClients,
 	"git http-backend":     gitBackend,
 	// The race detector needs cgo; what cannot be tested with it is tested
 	// again without it, and only there the skip has no excuse.
@@ -111,6 +112,12 @@ func landlock() bool {
 func userManager() bool {
 	return succeeds("systemctl", "--user", "is-system-running", "--wait") ||
 		succeeds("systemctl", "--user", "show", "--property=Version")
+}
+
+// pythonClients are what tools/needs.sh installs, and tools/test.sh names.
+func pythonClients() bool {
+	_, err := os.Stat(os.Getenv("AGENTCAGE_PYTHON") + "/.complete")
+	return os.Getenv("AGENTCAGE_PYTHON") != "" && err == nil
 }
 
 func gitBackend() bool {
