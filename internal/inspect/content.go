@@ -1,6 +1,7 @@
 package inspect
 
 import (
+	"bytes"
 	"context"
 	"net/http"
 	"slices"
@@ -125,26 +126,76 @@ func (c *Content) Texts(ctx context.Context) ([]Text, error) {
 }
 
 func (c *Content) read(ctx context.Context) ([]Text, error) {
-	var out []Text
-	var failed error
-	add := func(p Place, name string, in decode.Input) {
-		tree, err := decode.Decode(ctx, in, decode.Limits{})
-		if err != nil && failed == nil {
+	g := gathered{places: make([]gatheredText, 0, 16+2*len(c.Header)), bytes: make([]byte, 0, 1<<10)}
+	if c.Kind == KindRequest {
+		c.readHead(g.add)
+	}
+	c.readHeader(g.add)
+	texts, failed := g.decode(ctx)
+	if len(c.Body) > 0 {
+		tree, err := decode.Decode(ctx, decode.Input{Data: c.Body, Type: c.Type, Encoding: c.Encoding}, decode.Limits{})
+		if err == nil {
+			texts = append(texts, Text{Place: PlaceBody, Tree: tree})
+		} else if failed == nil {
 			failed = err
 		}
-		if err == nil {
-			out = append(out, Text{Place: p, Name: name, Tree: tree})
-		}
 	}
-	if c.Kind == KindRequest {
-		c.readHead(func(p Place, name, value string) { add(p, name, decode.Input{Data: []byte(value)}) })
-	}
-	c.readHeader(func(p Place, name, value string) { add(p, name, decode.Input{Data: []byte(value)}) })
-	if len(c.Body) > 0 {
-		add(PlaceBody, "", decode.Input{Data: c.Body, Type: c.Type, Encoding: c.Encoding})
-	}
-	return out, failed
+	return texts, failed
 }
+
+// gathered are the texts of a head before they are decoded. There are dozens in
+// each request, short ones of which hardly any decodes to something, so they
+// share their memory.
+type gathered struct {
+	places []gatheredText
+	bytes  []byte
+}
+
+type gatheredText struct {
+	place      Place
+	name       string
+	start, end int // in bytes
+}
+
+func (g *gathered) add(p Place, name, value string) {
+	start := len(g.bytes)
+	g.bytes = append(g.bytes, value...)
+	g.places = append(g.places, gatheredText{p, name, start, len(g.bytes)})
+}
+
+func (g *gathered) decode(ctx context.Context) (texts []Text, failed error) {
+	texts = make([]Text, 0, len(g.places)+1) // and the body
+	singles := make([]decode.Single, len(g.places))
+	for i, t := range g.places {
+		data := g.bytes[t.start:t.end:t.end]
+		tree := singles[i].Tree(data)
+		if needsDecoding(t.place, data) {
+			var err error
+			if tree, err = decode.Decode(ctx, inputOf(t.place, data), decode.Limits{}); err != nil {
+				if failed == nil {
+					failed = err
+				}
+				continue
+			}
+		}
+		texts = append(texts, Text{Place: t.place, Name: t.name, Tree: tree})
+	}
+	return texts, failed
+}
+
+func needsDecoding(p Place, data []byte) bool {
+	return !decode.Plain(data) || isForm(p) && bytes.IndexByte(data, '+') >= 0
+}
+
+// inputOf says what servers take a place for: a plus in a query is a space.
+func inputOf(p Place, data []byte) decode.Input {
+	if isForm(p) {
+		return decode.Input{Data: data, Type: "application/x-www-form-urlencoded"}
+	}
+	return decode.Input{Data: data}
+}
+
+func isForm(p Place) bool { return p == PlaceQueryName || p == PlaceQueryValue }
 
 // readHead gives the parts of the request line.
 func (c *Content) readHead(add func(p Place, name, value string)) {
@@ -175,7 +226,8 @@ func (c *Content) readHead(add func(p Place, name, value string)) {
 }
 
 // readHeader gives every line of a header, and each cookie by itself. The order
-// is fixed, so that a verdict does not depend on chance.
+// is fixed, so that a verdict does not depend on chance. Names that every client
+// sends are left out: they carry nothing.
 func (c *Content) readHeader(add func(p Place, name, value string)) {
 	names := make([]string, 0, len(c.Header))
 	for name := range c.Header {
@@ -183,7 +235,9 @@ func (c *Content) readHeader(add func(p Place, name, value string)) {
 	}
 	slices.Sort(names)
 	for _, name := range names {
-		add(PlaceHeaderName, "", name)
+		if !usualNames[name] {
+			add(PlaceHeaderName, "", name)
+		}
 		for _, value := range c.Header[name] {
 			add(PlaceHeader, name, value)
 			if name != "Cookie" {
@@ -196,3 +250,24 @@ func (c *Content) readHeader(add func(p Place, name, value string)) {
 		}
 	}
 }
+
+// usualNames are header fields whose names say nothing, in canonical form.
+var usualNames = func() map[string]bool {
+	t := map[string]bool{}
+	for _, name := range strings.Fields(`
+		Accept Accept-Charset Accept-Encoding Accept-Language Access-Control-Allow-Origin Age Allow Authorization
+		Cache-Control Connection Content-Disposition Content-Encoding Content-Language Content-Length
+		Content-Location Content-Md5 Content-Range Content-Security-Policy Content-Type Cookie Date Dnt Etag Expect
+		Expires Forwarded From Host If-Match If-Modified-Since If-None-Match If-Range If-Unmodified-Since
+		Keep-Alive Last-Modified Link Location Max-Forwards Mcp-Protocol-Version Mcp-Session-Id Origin Pragma
+		Priority Proxy-Authorization Range Referer Retry-After Sec-Ch-Ua Sec-Ch-Ua-Mobile Sec-Ch-Ua-Platform
+		Sec-Fetch-Dest Sec-Fetch-Mode Sec-Fetch-Site Sec-Fetch-User Sec-Websocket-Extensions Sec-Websocket-Key
+		Sec-Websocket-Protocol Sec-Websocket-Version Server Set-Cookie Strict-Transport-Security Te Trailer
+		Transfer-Encoding Upgrade Upgrade-Insecure-Requests User-Agent Vary Via Www-Authenticate X-Api-Key
+		X-Content-Type-Options X-Forwarded-For X-Forwarded-Host X-Forwarded-Proto X-Request-Id X-Requested-With
+		Anthropic-Beta Anthropic-Version Grpc-Accept-Encoding Grpc-Encoding Grpc-Timeout Traceparent Tracestate
+		X-Goog-Api-Client X-Amz-Content-Sha256 X-Amz-Date X-Amz-Target X-Github-Api-Version`) {
+		t[http.CanonicalHeaderKey(name)] = true
+	}
+	return t
+}()
