@@ -40,6 +40,7 @@ func (d *decoder) undo(in Input) int {
 			if !d.spend(len(r)) {
 				return last
 			}
+			d.source += int64(len(r))
 			last = d.append(Layer{Kind: Coding, Parent: parent, Name: coding, Type: in.Type, Data: r, End: len(data)}, about{})
 			if last < 0 {
 				return 0

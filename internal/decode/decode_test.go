@@ -209,6 +209,8 @@ func TestBombs(t *testing.T) {
 		"size":         {Input{Data: []byte(gzipOf(strings.Repeat(quote(secret), 1000)))}, Limits{Bytes: 10_000}, "the content decodes to too much"},
 		"layers":       {Input{Data: []byte(strings.Repeat(base64.StdEncoding.EncodeToString([]byte(strings.Repeat("text ", 40)))+" ", 1))}, Limits{Layers: 1}, "the content has too many layers"},
 		"depth":        {Input{Data: []byte(quine)}, Limits{Depth: 4}, "the content is nested too deeply"},
+		"many kinds":   {Input{Data: dense(1 << 20)}, Limits{}, "the content decodes to too much"},
+		"few of them":  {Input{Data: dense(16 << 10)}, Limits{}, ""},
 		"small zeros":  {Input{Data: []byte(gzipOf(zeros[:1<<20])), Encoding: []string{"gzip"}}, Limits{}, ""},
 		"honest ratio": {Input{Data: []byte(gzipOf(string(chat(4 << 20)))), Encoding: []string{"gzip"}}, Limits{Ratio: 10_000}, ""},
 	} {

@@ -21,6 +21,8 @@ type decoder struct {
 	layers   []Layer
 	about    []about // of the layer with the same index
 	spent    int64   // decoded bytes, and what attempts cost
+	source   int64   // bytes of the input, and what was decompressed
+	rewrites int64   // bytes of all other layers
 	seen     map[uint64]struct{}
 
 	// Reused from layer to layer, and from tree to tree.
@@ -81,6 +83,7 @@ func (d *decoder) free() {
 
 func (d *decoder) run(in Input) (*Tree, error) {
 	tree := plain(in.Data)
+	d.source = int64(len(in.Data))
 	d.layers = tree.Layers
 	d.about = append(d.about, about{})
 	last := d.undo(in)
@@ -186,10 +189,25 @@ func laxType(s string) (kind string, params map[string]string) {
 // add appends a layer whose bytes were made by decoding, unless the tree has
 // the same already.
 func (d *decoder) add(l Layer) {
-	if d.err == nil && len(l.Data) > 0 && d.spend(len(l.Data)) && !d.known(l.Data) {
-		d.append(l, about{})
+	if d.err != nil || len(l.Data) == 0 || !d.spend(len(l.Data)) || d.known(l.Data) {
+		return
 	}
+	if l.Kind == Coding || l.Kind == Member {
+		d.source += int64(len(l.Data))
+	} else if d.rewrites += int64(len(l.Data)); d.rewrites > freeRewrites && d.rewrites > mostRewrites*d.source {
+		d.err = errBytes
+		return
+	}
+	d.append(l, about{})
 }
+
+// What escapes and digits decode to is less than what they stand for, and
+// ordinary text has few kinds of them: it comes to about as much again. Many
+// times as much is text made to cost everybody who reads it.
+const (
+	mostRewrites = 16
+	freeRewrites = 1 << 20
+)
 
 // share appends a layer whose bytes stand in its parent as they are.
 func (d *decoder) share(l Layer) int {

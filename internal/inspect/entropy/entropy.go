@@ -16,7 +16,7 @@ import (
 const (
 	// dilution is how much of a body may look random in it as long as it
 	// is less than a quarter: programs have keys and pictures in them.
-	dilution = 64 << 10
+	dilution = 16 << 10
 	// minHost is how long random data in a host name is, in characters;
 	// names of clusters and accounts have 32.
 	minHost = 40
@@ -190,7 +190,7 @@ func (in *Inspector) layer(c *inspect.Content, m *payload.Measure) (e, threshold
 	least := max(in.cfg.MinBodyBytes, 1)
 	threshold = in.cfg.Threshold
 	opaque := m.Unexplained(func(typ string) bool { return in.exempt(c, typ) })
-	if opaque >= least && (opaque*4 >= m.Size || opaque >= dilution) {
+	if opaque >= least && (opaque*4 >= m.Size || opaque >= dilution || m.Foreign >= least) {
 		if e = m.Bits; m.Opaque < least {
 			e = m.Entropy()
 		}
@@ -198,7 +198,7 @@ func (in *Inspector) layer(c *inspect.Content, m *payload.Measure) (e, threshold
 			return e, threshold, true
 		}
 	}
-	if m.Proven() == "" && !m.IsText && m.Size >= least {
+	if m.IsWhole() && m.Proven() == "" && !m.IsText && m.Size >= least {
 		if e = m.Entropy(); in.over(e, threshold) {
 			return e, threshold, true
 		}

@@ -215,6 +215,8 @@ func (c *counts) alphabet() *Alphabet {
 	grouped := c.of(isSign) > c.n/12
 	oneCase := (most(digits|isHexLower|isLower) || most(digits|isHexUpper|isUpper)) && (!grouped || c.evenGroups())
 	switch {
+	case n*2 < c.n:
+		return Base64 // a rule across the page
 	case most(digits):
 		return Decimal
 	case most(digits | isHexLower | isHexUpper):

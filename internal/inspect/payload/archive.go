@@ -45,7 +45,7 @@ func gunzip(x *examiner, data []byte) (int, bool) {
 		end = len(data) - r.Len()
 		x.content(plain)
 		if len(z.Extra)+len(z.Comment)+len(z.Name) > 1<<10 {
-			x.unknown([]byte(string(z.Extra) + z.Comment + z.Name))
+			x.foreign([]byte(string(z.Extra) + z.Comment + z.Name))
 		}
 		err = z.Reset(r)
 	}
@@ -108,7 +108,7 @@ func unzip(x *examiner, data []byte) (int, bool) {
 		}
 		at = max(at, s.to)
 	}
-	x.unknown(append(between, data[at:]...))
+	x.foreign(append(between, data[at:]...))
 	return len(data), true
 }
 
@@ -141,7 +141,7 @@ func untar(x *examiner, data []byte) (int, bool) {
 	for range maxFiles {
 		h, err := t.Next()
 		if err != nil {
-			x.unknown(append(between, data[at:]...))
+			x.foreign(append(between, data[at:]...))
 			return len(data), err == io.EOF && at > 0
 		}
 		from := len(data) - r.Len()

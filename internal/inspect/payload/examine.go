@@ -23,8 +23,12 @@ type examiner struct {
 	root      *root
 	depth     int
 	name      string // of the text, unless something nearer has one
+	head      bool   // it is a part of one
 	cookie    bool
-	reasoning bool // in the body of a request to a model's API
+	reasoning bool   // in the body of a request to a model's API
+	here      *above // what is judged in this layer, nil in what is inside of it
+	above     *above // in the one that it was decoded from, where that was measured
+	boundary  []byte // of the parts of the layer
 	found     found
 }
 
@@ -47,11 +51,11 @@ func (x *examiner) examine(data []byte) {
 	if f := formatOf(data); f != nil {
 		end, ok := f.parse(x, data)
 		if ok && end <= len(data) {
-			x.found.Type = f.typ
+			x.found.Type, x.found.whole = f.typ, end == len(data)
 			if f.media {
 				x.found.Media = append(x.found.Media, Media{Type: f.typ, Size: end})
 			}
-			x.unknown(data[end:])
+			x.foreign(data[end:])
 			return
 		}
 	}
@@ -75,6 +79,7 @@ func (x *examiner) content(data []byte) {
 
 func (x *examiner) merge(f *found) {
 	x.found.Opaque += f.Opaque
+	x.found.Foreign += f.Foreign
 	if f.entropy != nil {
 		x.histogram().merge(f.entropy)
 	}
@@ -83,10 +88,17 @@ func (x *examiner) merge(f *found) {
 	x.found.short += f.short
 	x.found.hashes += f.hashes
 	x.found.uuids += f.uuids
-	x.found.seen += f.seen
+	x.found.text += f.text
 	if f.Run.Len > x.found.Run.Len {
 		x.found.Run = f.Run
 	}
+}
+
+// foreign judges what stands in a known structure and is no part of it.
+func (x *examiner) foreign(data []byte) {
+	before := x.found.Opaque
+	x.unknown(data)
+	x.found.Foreign += x.found.Opaque - before
 }
 
 func (x *examiner) opaque(data []byte) {
@@ -113,7 +125,7 @@ func (x *examiner) unknown(data []byte) {
 	}
 	before := 0
 	for block := range blocks(data, chunk) {
-		if n := min(len(block), len(data)-before); n > 0 && randomBytes(block) {
+		if n := min(len(block), len(data)-before); n > 0 && randomBytes(block) && !x.above.hasBlock(block) {
 			x.opaque(block[len(block)-n:])
 		}
 		before += len(block)

@@ -32,10 +32,10 @@ func png(x *examiner, data []byte) (int, bool) {
 		case "tRNS", "cHRM", "gAMA", "iCCP", "sBIT", "sRGB", "bKGD", "hIST", "pHYs", "sPLT", "eXIf", "tIME",
 			"tEXt", "zTXt", "iTXt", "acTL", "fcTL", "cICP", "mDCV", "cLLI", "caBX":
 			if meta += n; meta > maxMetadata {
-				x.unknown(body)
+				x.foreign(body)
 			}
 		default:
-			x.unknown(body)
+			x.foreign(body)
 		}
 	}
 	return 0, false
@@ -78,7 +78,7 @@ func jpegOne(x *examiner, data []byte) (int, bool) {
 			frame = len(body) >= 6 && binary.BigEndian.Uint16(body[1:]) > 0 && binary.BigEndian.Uint16(body[3:]) > 0
 		case jpegMeta:
 			if meta += len(body); meta > maxMetadata {
-				x.unknown(body)
+				x.foreign(body)
 			}
 		case jpegScan:
 			scan = frame && tables
@@ -152,7 +152,7 @@ func gif(x *examiner, data []byte) (int, bool) {
 				return 0, false
 			}
 			if end-start > maxMetadata {
-				x.unknown(data[start:end])
+				x.foreign(data[start:end])
 			}
 			at = end
 		case 0x2c:
@@ -218,10 +218,10 @@ func riff(names ...string) func(*examiner, []byte) (int, bool) {
 			name, body := string(data[at:at+4]), data[at+8:at+8+n]
 			switch {
 			case !known[name]:
-				x.unknown(body)
+				x.foreign(body)
 			case name == "EXIF" || name == "XMP " || name == "ICCP" || name == "LIST" || name == "JUNK":
 				if n > maxMetadata {
-					x.unknown(body)
+					x.foreign(body)
 				}
 			case name == "VP8 " && !vp8(body), name == "VP8L" && (n < 5 || body[0] != 0x2f):
 				return 0, false
@@ -295,7 +295,7 @@ func boxes(index string, head int, needed ...string) func(*examiner, []byte) (in
 				}
 				indexed = true
 			default:
-				x.unknown(body)
+				x.foreign(body)
 			}
 			at += n
 		}

@@ -31,6 +31,7 @@ func (x *examiner) byteLists(data []byte) {
 		at = end + least
 		if end-start >= least {
 			x.byteList(data[start:end])
+			x.here.note(data, start, end)
 		}
 	}
 }
@@ -40,8 +41,7 @@ func (x *examiner) byteList(list []byte) {
 	if len(values) < minList || isTable(values) {
 		return
 	}
-	n := x.inside(values)
-	if n < minList {
+	if n := x.inside(values); n < minList || x.above.has(list) {
 		return
 	}
 	x.found.medium += len(list)

@@ -18,7 +18,7 @@ func mpeg(x *examiner, data []byte) (int, bool) {
 	if len(data) > 10 && string(data[:3]) == "ID3" {
 		at = min(10+(int(data[6]&0x7f)<<21|int(data[7]&0x7f)<<14|int(data[8]&0x7f)<<7|int(data[9]&0x7f)), len(data))
 		if at > maxMetadata {
-			x.unknown(data[10:at])
+			x.foreign(data[10:at])
 		}
 	}
 	frames := 0

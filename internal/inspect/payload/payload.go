@@ -40,15 +40,17 @@ type Media struct {
 type found struct {
 	Run     Run     // the longest
 	Opaque  int     // bytes, outside of text, that look random
-	Bits    float64 // of those, a byte
+	Foreign int     // those of them that stand in a known structure and are no part of it
+	Bits    float64 // of the opaque ones, a byte
 	Media   []Media
 	Type    string // proven by magic bytes and structure, of the whole; may be empty
+	whole   bool   // it ends where the data ends
 	IsText  bool
 	medium  int // characters in all runs from mediumRun on
 	short   int // in the others
 	hashes  int // in hashes
 	uuids   int
-	seen    int        // bytes that were looked at
+	text    int        // bytes of text that were looked at
 	entropy *histogram // of the opaque bytes
 }
 
@@ -98,16 +100,16 @@ func (m *Measure) Scattered() int { return m.scattered() }
 
 func (f *found) scattered() int {
 	medium := f.medium
-	if f.hashes > maxHashes && f.hashes > f.seen/2 {
+	if f.hashes > maxHashes && f.hashes > f.text/2 {
 		medium += f.hashes
 	}
 	if f.uuids > maxUUIDs {
 		medium += f.uuids
 	}
 	switch all := f.short + medium; {
-	case medium >= 512 && medium >= f.seen/4, medium >= max(8<<10, f.seen/64):
+	case medium >= 512 && medium >= f.text/4, medium >= max(8<<10, f.text/64):
 		return medium
-	case all >= 2<<10 && all >= f.seen*2/5:
+	case all >= 2<<10 && all >= f.text*2/5:
 		return all
 	}
 	return 0
@@ -181,9 +183,9 @@ func measure(c *inspect.Content, texts []inspect.Text) []Text {
 	for i := range texts {
 		t := &texts[i]
 		m := Text{Place: t.Place, Name: t.Name, size: len(t.Tree.Layers[0].Data)}
-		x := examiner{root: shared, name: t.Name, cookie: t.Place == inspect.PlaceCookie, reasoning: reasoning && t.Place == inspect.PlaceBody}
+		x := examiner{root: shared, name: t.Name, head: t.Place != inspect.PlaceBody, cookie: t.Place == inspect.PlaceCookie, reasoning: reasoning && t.Place == inspect.PlaceBody}
 		if m.size >= minRun && !isWhole(t) {
-			m.Layers = x.layers(t.Tree)
+			m.Layers = x.layers(t.Tree, codings(c, t.Place))
 		}
 		if t.Place == inspect.PlaceHost {
 			m.Layers = append(m.Layers, x.labels(t.Tree.Layers[0].Data))
@@ -196,27 +198,6 @@ func measure(c *inspect.Content, texts []inspect.Text) []Text {
 // isWhole reports a text whose parts are texts of their own.
 func isWhole(t *inspect.Text) bool {
 	return t.Place == inspect.PlacePath || t.Place == inspect.PlaceQuery || t.Place == inspect.PlaceHeader && t.Name == "Cookie"
-}
-
-// layers measures those layers of a text that have something of their own. In
-// all of them the same credentials stand, which count once.
-func (x *examiner) layers(tree *decode.Tree) []Measure {
-	var out []Measure
-	containers, escaped := containersOf(tree)
-	before, most := *x.root, *x.root
-	for i := range tree.Layers {
-		if escaped[i] && x.name != "" {
-			continue // a part of the head is judged as the server reads it
-		}
-		one := *x
-		one.root.slots, one.root.reasoned = before.slots, before.reasoned
-		if m, ok := one.layer(tree, i, containers[i]); ok {
-			out = append(out, m)
-		}
-		most.slots, most.reasoned = max(most.slots, x.root.slots), max(most.reasoned, x.root.reasoned)
-	}
-	x.root.slots, x.root.reasoned = most.slots, most.reasoned
-	return out
 }
 
 // labels measures a host name without its dots, so that data in many short
@@ -245,86 +226,6 @@ func isModelPath(path string) bool {
 		}
 	}
 	return false
-}
-
-// layer measures one layer, without what other layers say of it: what parts,
-// files and content codings were decoded from.
-func (x *examiner) layer(tree *decode.Tree, i int, container bool) (Measure, bool) {
-	l := &tree.Layers[i]
-	m := Measure{Kind: l.Kind, Type: l.Type, data: l.Data}
-	switch l.Kind {
-	case decode.Folded:
-		return m, false
-	case decode.Base64, decode.Base32, decode.Hex:
-		// Any text is a base64 of something. What it was decoded from is
-		// judged where it stands, and what it decodes to when it is text.
-		if !isText(l.Data) {
-			return m, false
-		}
-	case decode.JSON, decode.Form:
-		if len(l.Data) < minRun || len(l.Data) < minVisible && tree.Layers[0].Kind == decode.Raw && l.Parent == 0 {
-			return m, false // seen in what it stands in
-		}
-		if l.Name != "" {
-			x.name = l.Name
-		}
-	}
-	if container {
-		m.data = uncovered(tree, i)
-		x.unknown(m.data)
-		x.found.Type = Sniff(l.Data)
-	} else {
-		x.examine(l.Data)
-	}
-	m.Size = len(m.data)
-	m.found = x.found
-	if m.entropy != nil {
-		m.Bits = m.entropy.corrected(Binary)
-	}
-	return m, true
-}
-
-// isContent reports the kinds of layers that are looked at in place of what they
-// were decoded from.
-func isContent(k decode.Kind) bool {
-	return k == decode.Part || k == decode.Member || k == decode.Coding
-}
-
-// containersOf returns the layers that such layers were decoded from, and
-// those that are escaped as in a URL.
-func containersOf(tree *decode.Tree) (containers, escaped map[int]bool) {
-	containers, escaped = map[int]bool{}, map[int]bool{}
-	for _, l := range tree.Layers {
-		switch {
-		case isContent(l.Kind):
-			containers[l.Parent] = true
-		case l.Kind == decode.Percent:
-			escaped[l.Parent] = true
-		}
-	}
-	return containers, escaped
-}
-
-// uncovered returns the bytes of a layer that no content was decoded from. A
-// content that does not say where it was covers everything.
-func uncovered(tree *decode.Tree, i int) []byte {
-	data := tree.Layers[i].Data
-	var rest []byte
-	at, placed := 0, false
-	for _, c := range tree.Layers[i+1:] {
-		if c.Parent != i || !isContent(c.Kind) || c.End == 0 {
-			continue
-		}
-		placed = true
-		if at < c.Start && c.Start <= len(data) {
-			rest = append(rest, data[at:c.Start]...)
-		}
-		at = max(at, min(c.End, len(data)))
-	}
-	if !placed {
-		return nil
-	}
-	return append(rest, data[at:]...)
 }
 
 // Clip makes text of the agent's fit for a reason: printable, and short.

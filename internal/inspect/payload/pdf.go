@@ -28,7 +28,7 @@ func pdf(x *examiner, data []byte) (int, bool) {
 		x.stream(head, rest[:n])
 		body = rest[n+len("endstream"):]
 	}
-	x.unknown(append(between, body...))
+	x.foreign(append(between, body...))
 	return end, true
 }
 
@@ -41,9 +41,9 @@ func (x *examiner) stream(head, data []byte) {
 	}
 	plain, end, ok := x.inflate(data)
 	if !ok {
-		x.unknown(data)
+		x.foreign(data)
 		return
 	}
 	x.content(plain)
-	x.unknown(data[end:])
+	x.foreign(data[end:])
 }

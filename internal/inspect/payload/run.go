@@ -19,7 +19,7 @@ const (
 
 // text looks for runs of encoded random data in text.
 func (x *examiner) text(data []byte) {
-	x.found.seen += len(data)
+	x.found.text += len(data)
 	for at := 0; at < len(data); {
 		start, end := nextRun(data, at, inBase64, minRun)
 		if start < 0 {
@@ -73,21 +73,39 @@ func (x *examiner) run(data []byte, start, end int) int {
 	}
 	end += padding(data[end:])
 	run, end := joinLines(data, start, end)
+	if !mayBeRandom(run) {
+		return end
+	}
 	switch {
-	case !mayBeRandom(run):
+	case x.above.has(run), x.isBoundary(run):
+		x.here.note(data, start, start+unpadded(data[start:end]))
 		return end
 	case isNamedHash(data[:start], run):
 		x.found.hashes += len(run)
 		return end
 	}
+	parts := x.withoutIDs(run)
+	if len(parts) == 0 {
+		return end
+	}
+	x.here.note(data, start, start+unpadded(data[start:end]))
 	key := keyBefore(data, start)
 	if key == "" {
 		key = x.name
 	}
-	for _, part := range x.withoutIDs(run) {
+	for _, part := range parts {
 		x.part(data, part, key)
 	}
 	return end
+}
+
+// unpadded returns how long the first line of a run is.
+func unpadded(run []byte) int {
+	n := 0
+	for n < len(run) && classOf[run[n]]&inBase64 != 0 {
+		n++
+	}
+	return n
 }
 
 func padding(data []byte) int {
@@ -275,15 +293,12 @@ func (x *examiner) visibleRuns(data []byte) {
 		if start < 0 {
 			return
 		}
-		n := 0
-		for at = start; at < end; {
-			size := quoted(data[at:end])
-			if size >= minVisible {
-				n += evenExtent(data[at : at+size])
-			}
-			at += size
+		at = end
+		n := unquoted(data[start:end])
+		if n > 0 {
+			x.here.note(data, start, end)
 		}
-		if n > 0 && !x.isSlot(data, data[start:end], keyBefore(data, start)) {
+		if n > 0 && !x.above.has(data[start:end]) && !x.isSlot(data, data[start:end], keyBefore(data, start)) {
 			x.found.medium += n
 			x.longest(n, Base85, data[start:end])
 		}
@@ -311,20 +326,41 @@ func (x *examiner) longest(n int, a *Alphabet, symbols []byte) {
 	x.found.Run = Run{Len: n, Alphabet: a, Entropy: h.corrected(a)}
 }
 
-// quoted returns the length of a run up to a quote that begins or ends a
-// string, as those beside the punctuation of JSON and of code do.
-func quoted(run []byte) int {
-	const beside = ":,{}[]()="
-	for at := 0; ; at++ {
-		i := bytes.IndexByte(run[at:], '"')
-		if i < 0 {
-			return len(run)
-		}
-		at += i
-		if at > 0 && strings.IndexByte(beside, run[at-1]) >= 0 || at+1 < len(run) && strings.IndexByte(beside, run[at+1]) >= 0 {
-			return at + 1
-		}
+// beside is the punctuation of JSON and of code that stands next to the quotes
+// of their strings.
+var beside = func() (t [256]bool) {
+	for _, c := range []byte(":,{}[]()=") {
+		t[c] = true
 	}
+	return t
+}()
+
+// endsString reports a quote that begins or ends a string.
+func endsString(run []byte, i int) bool {
+	return run[i] == '"' && (i > 0 && beside[run[i-1]] || i+1 < len(run) && beside[run[i+1]])
+}
+
+// unquoted counts the characters of a run that look like base85, apart in each
+// of the strings that are in it. It looks from the end of the shortest piece
+// that is judged backwards, as nextRun does.
+func unquoted(run []byte) int {
+	n := 0
+next:
+	for at := 0; at+minVisible <= len(run); {
+		for i := at + minVisible - 1; i >= at; i-- {
+			if endsString(run, i) {
+				at = i + 1
+				continue next
+			}
+		}
+		end := at + minVisible
+		for end < len(run) && !endsString(run, end) {
+			end++
+		}
+		n += evenExtent(run[at:end])
+		at = end
+	}
+	return n
 }
 
 // evenASCII reports whether a block looks random and has the punctuation of

@@ -32,7 +32,7 @@ var slotWords = []string{
 // slotNames are such names that are too short to be looked for in others.
 var slotNames = map[string]bool{
 	"code": true, "state": true, "sig": true, "sid": true, "after": true, "before": true, "marker": true,
-	"user_code": true, "device_code": true, "x-client-data": true, "location": true,
+	"user_code": true, "device_code": true, "x-client-data": true, "location": true, "boundary": true,
 }
 
 // isSlot reports whether a part stands where a random value is expected, and
@@ -150,13 +150,21 @@ func isID(run []byte) bool {
 // isNamedHash reports a hash in base64 without padding behind the name of its
 // algorithm: sha256=…, as in the records of Python's packages.
 func isNamedHash(before, run []byte) bool {
-	for name, n := range map[string]int{"sha1": 27, "sha256": 43, "sha384": 64, "sha512": 86} {
-		if len(run) == n && len(before) > len(name) && bytes.IndexByte([]byte("=:-"), before[len(before)-1]) >= 0 &&
-			bytes.HasSuffix(before[:len(before)-1], []byte(name)) {
-			return true
-		}
+	name := ""
+	switch len(run) {
+	case 27:
+		name = "sha1"
+	case 43:
+		name = "sha256"
+	case 64:
+		name = "sha384"
+	case 86:
+		name = "sha512"
+	default:
+		return false
 	}
-	return false
+	n := len(before) - 1
+	return n > 0 && bytes.IndexByte([]byte("=:-"), before[n]) >= 0 && bytes.HasSuffix(before[:n], []byte(name))
 }
 
 // isUUID reports whether s begins with a UUID of RFC 9562: its version is 1 to

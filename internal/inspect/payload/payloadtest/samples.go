@@ -1,12 +1,14 @@
 package payloadtest
 
 import (
+	"bytes"
 	"encoding/ascii85"
 	"encoding/base32"
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
 	"math/big"
+	mime "mime/multipart"
 	"net/url"
 	"slices"
 	"strings"
@@ -281,6 +283,18 @@ func texts() []Sample {
 		{"clusters and accounts", func(r *Rand) *inspect.Content {
 			return get("https://" + strings.ToLower(r.Hex(32)) + ".gr7.us-east-1.eks.amazonaws.com/api/v1/namespaces/default/pods/web-" + r.Hex(10) + "-" + r.Of("bcdfghjklmnpqrstvwxz2456789", 5))
 		}},
+		{"multipart upload", func(r *Rand) *inspect.Content {
+			return multipart(map[string][]byte{"content": Zip(r.Files()), ":action": []byte("file_upload"), "sha256_digest": []byte(r.SHA256()), "description": []byte(r.Prose(200)), "icon": r.PNG(30, 30)})
+		}},
+		{"telemetry with a content coding", func(r *Rand) *inspect.Content {
+			return Request("POST", "https://otel.example.com/v1/traces", map[string]string{"Content-Type": "application/x-protobuf", "Content-Encoding": "gzip"}, Gzip(r.Protobuf()))
+		}},
+		{"JSON with a content coding", func(r *Rand) *inspect.Content {
+			return Request("POST", "https://api.example.com/x", map[string]string{"Content-Type": "application/json", "Content-Encoding": "gzip"}, Gzip(r.Lock(100)))
+		}},
+		{"push with a content coding", func(r *Rand) *inspect.Content {
+			return Request("POST", "https://git.example.com/a/b.git/git-receive-pack", map[string]string{"Content-Type": "application/x-git-receive-pack-request", "Content-Encoding": "gzip"}, Gzip(r.Pack(r.Objects()...)))
+		}},
 		{"css with a data URI", func(r *Rand) *inspect.Content {
 			return post("https://cdn.example.com/up", "text/css", []byte(".a{background:url(data:image/png;base64,"+std(r.PNG(20, 20))+")}\n.b{color:red}"))
 		}},
@@ -294,6 +308,19 @@ func texts() []Sample {
 			return post("https://api.example.com/x", "application/json", Marshal(map[string]any{"payload": std(Gzip([]byte(r.Prose(900))))}))
 		}},
 	}
+}
+
+func multipart(fields map[string][]byte) *inspect.Content {
+	var b bytes.Buffer
+	w := mime.NewWriter(&b)
+	for _, name := range sorted(fields) {
+		f, err := w.CreateFormFile(name, name)
+		must(err)
+		_, err = f.Write(fields[name])
+		must(err)
+	}
+	must(w.Close())
+	return post("https://upload.example/legacy/", w.FormDataContentType(), b.Bytes())
 }
 
 func wrap(s string, n int, sep string) string {
@@ -413,6 +440,8 @@ func Leaks() []Sample {
 		return get("https://" + r.Of(lower, 15) + "." + r.Of(lower, 15) + "." + r.Of(lower, 15) + "." + r.Of(lower, 15) + ".example.com/")
 	})
 	binaries(add)
+	wrapped(add)
+	bounds(add)
 	return out
 }
 
@@ -444,6 +473,62 @@ func binaries(add func(string, func(*Rand) *inspect.Content)) {
 			return post("https://llm.example/v1/messages", "application/json", r.Chat(map[string]any{"data": std(append(make(r), r.Bytes(3000)...))}))
 		})
 	}
+}
+
+// wrapped adds leaks in escapes, codings, parts and files.
+func wrapped(add func(string, func(*Rand) *inspect.Content)) {
+	escaped := func(b []byte) string {
+		var s strings.Builder
+		for _, c := range b {
+			fmt.Fprintf(&s, "%%%02X", c)
+		}
+		return s.String()
+	}
+	add("percent in a param", func(r *Rand) *inspect.Content {
+		return get("https://api.example.com/x?q=" + escaped(r.Bytes(100)))
+	})
+	add("percent in a param of base64", func(r *Rand) *inspect.Content {
+		return get("https://api.example.com/x?q=" + escaped([]byte(r.Base64(100))))
+	})
+	add("percent in the path", func(r *Rand) *inspect.Content {
+		return get("https://api.example.com/x/" + escaped([]byte(r.Hex(150))))
+	})
+	add("percent in a form", func(r *Rand) *inspect.Content {
+		return post("https://api.example.com/x", "application/x-www-form-urlencoded", []byte("a=b&d="+escaped(r.Bytes(900))))
+	})
+	add("escapes in JSON", func(r *Rand) *inspect.Content {
+		s := r.Base64(600)
+		var b strings.Builder
+		for i, c := range s {
+			if i%9 == 0 {
+				fmt.Fprintf(&b, "\\u%04x", c)
+				continue
+			}
+			b.WriteRune(c)
+		}
+		return post("https://api.example.com/x", "application/json", []byte(`{"d":"`+b.String()+`"}`))
+	})
+	add("UTF-16", func(r *Rand) *inspect.Content {
+		var b []byte
+		for _, c := range []byte(r.Base64(900)) {
+			b = append(b, c, 0)
+		}
+		return post("https://api.example.com/x", "text/plain; charset=utf-16le", b)
+	})
+	add("random with a content coding", func(r *Rand) *inspect.Content {
+		return Request("POST", "https://api.example.com/x", map[string]string{"Content-Type": "application/json", "Content-Encoding": "gzip"}, Gzip(r.Bytes(3000)))
+	})
+	add("base64 with a content coding", func(r *Rand) *inspect.Content {
+		return Request("POST", "https://api.example.com/x", map[string]string{"Content-Type": "application/json", "Content-Encoding": "gzip"}, Gzip([]byte(`{"d":"`+r.Base64(900)+`"}`)))
+	})
+	add("a part of multipart", func(r *Rand) *inspect.Content {
+		return multipart(map[string][]byte{"a": []byte(r.Prose(100)), "b": r.Bytes(3000), "c": r.PNG(30, 30)})
+	})
+	add("before the parts of multipart", func(r *Rand) *inspect.Content {
+		c := multipart(map[string][]byte{"c": r.PNG(30, 30)})
+		c.Body = append(r.Bytes(5000), append([]byte("\r\n"), c.Body...)...)
+		return c
+	})
 	add("random in a zip", func(r *Rand) *inspect.Content {
 		return post("https://up.example/", "application/zip", Zip(map[string][]byte{"a.txt": []byte(r.Prose(100)), "b": r.Bytes(9000)}))
 	})
@@ -459,6 +544,11 @@ func binaries(add func(string, func(*Rand) *inspect.Content)) {
 	add("random in a PDF", func(r *Rand) *inspect.Content {
 		return post("https://doc.example/", "application/pdf", fmt.Appendf(nil, "%%PDF-1.4\n1 0 obj << /Length 4000 /Filter /FlateDecode >>\nstream\n%s\nendstream\nendobj\ntrailer\n%%%%EOF\n", Zlib(r.Bytes(4000))))
 	})
+}
+
+// bounds adds leaks that pass a bound of what is explained, or are diluted.
+func bounds(add func(string, func(*Rand) *inspect.Content)) {
+	std := base64.StdEncoding.EncodeToString
 	add("random among text", func(r *Rand) *inspect.Content {
 		return post("https://api.example.com/x", "text/plain", []byte(r.Prose(400)+string(r.Bytes(3000))+r.Prose(400)))
 	})
