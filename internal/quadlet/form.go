@@ -53,14 +53,18 @@ func (f form) fits(v string) error {
 		}
 	}
 	switch {
+	case f.command && !f.pair && v == ";":
+		// The generator writes it without the quotes that keep systemd from
+		// reading the end of a command in it.
+		return errors.New("a lone semicolon cannot be passed on")
+	case f.words && !f.pair && v == "":
+		// The generator takes it for the end and drops what comes after.
+		return errors.New("an empty argument cannot be passed on")
 	case f.words:
-		if f.command && v == ";" {
-			// The generator writes it without the quotes that keep systemd
-			// from reading the end of a command in it.
-			return errors.New("a lone semicolon cannot be passed on")
-		}
 	case v == "":
 		return errors.New("it is empty, which would take back what stands before it")
+	case strings.Trim(v, `"'`) != v:
+		return fmt.Errorf("%q begins or ends with a quote, which the generator would take off", clip(v))
 	case strings.TrimSpace(v) != v:
 		return fmt.Errorf("%q begins or ends with a space, which would be lost", clip(v))
 	case strings.HasSuffix(v, `\`):

@@ -3,6 +3,7 @@ package quadlet
 import (
 	"errors"
 	"strconv"
+	"strings"
 )
 
 type (
@@ -15,9 +16,10 @@ type (
 // The forms. What ends in the command line of podman has its $ doubled; what
 // systemd keeps for itself has not.
 var (
-	name    = form{least: 1, most: 1}                                         // systemd's own, taken whole
-	list    = form{least: 1, words: true, check: noSpecial}                   // names of units, with spaces between
-	whole   = form{least: 1, most: 1, command: true}                          // an argument of podman's, taken whole
+	name    = form{least: 1, most: 1}                       // systemd's own, taken whole
+	list    = form{least: 1, words: true, check: noSpecial} // names of units, with spaces between
+	whole   = form{least: 1, most: 1, command: true}        // an argument of podman's, taken whole
+	volume  = form{least: 1, most: 1, command: true, check: hasSource}
 	words   = form{least: 1, words: true, command: true}                      // arguments, with quotes where needed
 	word    = form{least: 1, most: 1, words: true, command: true}             // one such
 	assign  = form{least: 2, most: 2, words: true, command: true, pair: true} // NAME=VALUE
@@ -35,6 +37,15 @@ func isBool(s string) error {
 func isNumber(s string) error {
 	if _, err := strconv.ParseUint(s, 10, 31); err != nil {
 		return errors.New("it is no whole number")
+	}
+	return nil
+}
+
+// hasSource refuses a volume without a source, which the generator makes an
+// anonymous one of.
+func hasSource(s string) error {
+	if strings.HasPrefix(s, ":") {
+		return errors.New("it has no source")
 	}
 	return nil
 }
@@ -79,12 +90,12 @@ var volumeKeys = keys{"VolumeName": whole, "Label": assign, "PodmanArgs": words}
 
 var containerKeys = keys{
 	"ContainerName": whole, "HostName": whole, "Image": whole, "Exec": words, "Entrypoint": whole, "WorkingDir": whole,
-	"Environment": assign, "EnvironmentFile": whole, "Label": assign, "PodmanArgs": words,
+	"Environment": assign, "Label": assign, "PodmanArgs": words,
 	"Network": whole, "IP": whole, "IP6": whole, "DNS": whole, "PublishPort": whole, "AddHost": whole, "Sysctl": word,
-	"Volume": whole, "Mount": whole, "Tmpfs": whole, "Secret": words, "Mask": whole,
+	"Volume": volume, "Mount": whole, "Tmpfs": whole, "Secret": words, "Mask": whole,
 	"User": whole, "Group": whole, "UserNS": whole, "AddCapability": words, "DropCapability": words, "NoNewPrivileges": boolean,
 	"ReadOnly": boolean, "ReadOnlyTmpfs": boolean, "SecurityLabelDisable": boolean, "SeccompProfile": whole,
-	"Ulimit": word, "ShmSize": whole, "PidsLimit": number, "RunInit": boolean,
+	"Ulimit": whole, "ShmSize": whole, "PidsLimit": number, "RunInit": boolean,
 	"Notify": whole, "HealthCmd": whole, "HealthInterval": whole, "HealthTimeout": whole, "HealthRetries": number,
 	"HealthStartPeriod": whole, "HealthOnFailure": whole, "StopSignal": whole, "StopTimeout": number,
 	"LogDriver": whole, "Pull": whole, "Timezone": whole,

@@ -97,7 +97,11 @@ func (f *File) Section(name string) *Section {
 // Add appends a line. How many values a key takes, and how they are escaped,
 // the table of keys says. What cannot be written is an error of Bytes.
 func (s *Section) Add(key string, values ...string) *Section {
-	form, ok := s.file.known[s.Name][key]
+	known := s.file.known[s.Name]
+	if known == nil {
+		return s // Section or New has said so
+	}
+	form, ok := known[key]
 	if !ok {
 		s.file.fail("%s: section %s knows no key %q", s.file.Name, s.Name, clip(key))
 		return s
@@ -109,6 +113,14 @@ func (s *Section) Add(key string, values ...string) *Section {
 	}
 	s.Entries = append(s.Entries, Entry{key, text})
 	return s
+}
+
+// Fits tells why values cannot be written to a key of a container, or nil: for
+// whoever checks a config before anything is made of it.
+func Fits(section, key string, values ...string) error {
+	f := New("x.container")
+	f.Section(section).Add(key, values...)
+	return errors.Join(f.errs...)
 }
 
 // Get returns the values of every line with a key, as they were given to Add.
