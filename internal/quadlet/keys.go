@@ -73,7 +73,7 @@ var unitKeys = keys{
 }
 
 var serviceKeys = keys{
-	"Restart": name, "RestartSec": number, "TimeoutStartSec": number, "TimeoutStopSec": number, "SuccessExitStatus": name,
+	"Restart": name, "RestartMode": name, "RestartSec": number, "TimeoutStartSec": number, "TimeoutStopSec": number, "SuccessExitStatus": name,
 	"ExecStartPre": words, "ExecStartPost": words, "ExecStopPost": words, "SyslogIdentifier": name,
 }
 

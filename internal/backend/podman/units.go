@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/netip"
 	"path"
 	"slices"
@@ -159,9 +160,16 @@ func (u *units) container(part, what, image string, address func() (v4, v6 netip
 		Add("ContainerName", u.name+"-"+part).
 		Add("Image", image).
 		Add("Label", "agentcage.cage", u.name).
-		Add("Network", fmt.Sprintf("%s-net.network:ip=%v,ip6=%v", u.name, v4, v6))
+		Add("Network", fmt.Sprintf("%s-net.network:ip=%v,ip6=%v,mac=%v", u.name, v4, v6, hardware(v4)))
 	f.Section("Install").Add("WantedBy", "default.target")
 	return f, s
+}
+
+// hardware is the address below an address: with one that stays, neighbours
+// need not find out that a container was started anew.
+func hardware(a netip.Addr) net.HardwareAddr {
+	const local = 2 // administered by us (IEEE 802, U/L bit)
+	return append(net.HardwareAddr{local, 0}, a.AsSlice()...)
 }
 
 // gateway begins a container of the trusted side: it has a way out, and
@@ -183,7 +191,9 @@ func (u *units) gateway(part, what string, address func() (v4, v6 netip.Addr)) (
 		Add("Notify", "true").
 		Add("Volume", u.facts.Config+":"+configFile+":ro,Z").
 		Add("Volume", u.facts.Roots+":/etc/ssl/certs/ca-certificates.crt:ro")
-	f.Section("Service").Add("Restart", "on-failure").Add("RestartSec", "1").Add("TimeoutStartSec", "60")
+	// Direct, so that a gateway that failed comes back without the agent's
+	// being restarted (systemd.service(5); before version 254 it is, too).
+	f.Section("Service").Add("Restart", "on-failure").Add("RestartMode", "direct").Add("RestartSec", "1").Add("TimeoutStartSec", "60")
 	return f, s
 }
 
