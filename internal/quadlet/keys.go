@@ -2,6 +2,8 @@ package quadlet
 
 import (
 	"errors"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -65,6 +67,15 @@ var kinds = map[string]sections{
 	".container": {"Unit": unitKeys, "Container": containerKeys, "Service": serviceKeys, "Install": installKeys, "Quadlet": quadletKeys},
 	".network":   {"Unit": unitKeys, "Network": networkKeys, "Service": serviceKeys, "Install": installKeys, "Quadlet": quadletKeys},
 	".volume":    {"Unit": unitKeys, "Volume": volumeKeys, "Service": serviceKeys, "Install": installKeys, "Quadlet": quadletKeys},
+}
+
+// Known lists the keys of each section of a kind of file, by its ending.
+func Known(ending string) map[string][]string {
+	all := map[string][]string{}
+	for section, known := range kinds[ending] {
+		all[section] = slices.Sorted(maps.Keys(known))
+	}
+	return all
 }
 
 var unitKeys = keys{

@@ -124,6 +124,36 @@ systemctl --user start -- *.service || true
 	}
 }
 
+// TestKeysAreKnown asks the generator about every key of the table, and about
+// one that nobody has.
+func TestKeysAreKnown(t *testing.T) {
+	h := testhost.Start(t)
+	for _, ending := range []string{"container", "network", "volume"} {
+		own := strings.ToUpper(ending[:1]) + ending[1:]
+		for _, key := range append(quadlet.Known("." + ending)[own], "Unheard") {
+			h.Put(t, "keys/"+strings.ToLower(ending+"-"+key)+"."+ending,
+				[]byte("["+own+"]\n"+imageLine(ending)+key+"=1\n"), 0o644)
+		}
+	}
+	stderr := h.Exec(testhost.User, "env", "QUADLET_UNIT_DIRS=/share/keys", generator, "-dryrun", "-user").Stderr
+	for line := range strings.Lines(stderr) {
+		if strings.Contains(line, "unsupported key") && !strings.Contains(line, "Unheard") {
+			t.Error(line)
+		}
+	}
+	if strings.Count(stderr, "unsupported key 'Unheard'") != 3 {
+		t.Errorf("the generator does not say what it does not know:\n%s", stderr)
+	}
+}
+
+// imageLine is the line without which a container is refused for that alone.
+func imageLine(ending string) string {
+	if ending == "container" {
+		return "Image=localhost/image:1\n"
+	}
+	return ""
+}
+
 // variable is a name for the value of a variable.
 func variable(v string) string { return fmt.Sprintf("N%d", slices.Index(hostile, v)) }
 

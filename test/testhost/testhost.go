@@ -48,14 +48,16 @@ const Shared = "/share"
 
 // Addresses of the host and of the next hop to its internet.
 const (
-	Addr4, Addr6       = "172.16.99.2", "fd99::2"
-	Gateway4, Gateway6 = "172.16.99.1", "fd99::1"
+	Addr4    = "172.16.99.2"
+	Addr6    = "fd99::2"
+	Gateway4 = "172.16.99.1"
+	Gateway6 = "fd99::1"
 )
 
 // Limits of how long making a host may take. It is built once, out of what the
 // network brings.
 const (
-	buildLimit = 10 * time.Minute
+	buildLimit = 8 * time.Minute
 	bootLimit  = time.Minute
 )
 
@@ -249,7 +251,7 @@ func (h *Host) launch(dir string) error {
 		if err == nil {
 			h.ended = h.outer.Wait()
 			close(h.done)
-			h.notify.SetReadDeadline(time.Now())
+			_ = h.notify.SetReadDeadline(time.Now()) // fails when it is closed, and nobody reads
 		}
 	}()
 	return <-started
@@ -258,7 +260,9 @@ func (h *Host) launch(dir string) error {
 // ready waits for the host's process 1 to have started everything
 // (sd_notify(3)), and then for the user's own service manager.
 func (h *Host) ready() error {
-	h.notify.SetReadDeadline(time.Now().Add(bootLimit))
+	if err := h.notify.SetReadDeadline(time.Now().Add(bootLimit)); err != nil {
+		return err
+	}
 	buf := make([]byte, 4096)
 	for up := false; !up; {
 		n, err := h.notify.Read(buf)

@@ -5,11 +5,70 @@ package testhost
 import (
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 )
 
-func TestMain(m *testing.M) { os.Exit(Main(m)) }
+// childEnv makes this test binary a run of its own, which is killed.
+const childEnv = "TESTHOST_CHILD"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(childEnv) != "" {
+		os.Exit(child())
+	}
+	os.Exit(Main(m))
+}
+
+func child() int {
+	h, err := boot()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	fmt.Printf("%s %d\n", filepath.Dir(h.Share), h.Leader())
+	select {} // until it is killed
+}
+
+// TestKilled holds that a run that is killed takes its host along, that the
+// next sweep removes what it left, and that the hosts of others stay.
+func TestKilled(t *testing.T) {
+	h := Start(t)
+	c := exec.Command(os.Args[0])
+	c.Env = append(os.Environ(), childEnv+"=1")
+	c.Stderr = os.Stderr
+	out, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var dir string
+	var leader int
+	if _, err := fmt.Fscan(out, &dir, &leader); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(dir + "/root"); err != nil {
+		t.Errorf("the other host is not where it says: %v", err)
+	}
+	if err := c.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = c.Wait()
+	if _, err := h.run("sweep"); err != nil {
+		t.Error(err)
+	}
+	for _, left := range []string{dir, dir + ".lock", fmt.Sprintf("/proc/%d/root/share", leader)} {
+		if _, err := os.Stat(left); err == nil {
+			t.Errorf("%s is left behind", left)
+		}
+	}
+	if out := h.Must(t, User, "ls", "/share"); out == "" && h.Leader() == 0 {
+		t.Error("this host is gone, too")
+	}
+}
 
 // TestHost holds what every other test of container mode stands on.
 func TestHost(t *testing.T) {

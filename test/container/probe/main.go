@@ -49,7 +49,7 @@ func main() {
 			os.Stdout.Write(b)
 		}
 	case "dial":
-		fmt.Println(dial(args[0], args[1]))
+		fmt.Fprintln(os.Stdout, dial(args[0], args[1]))
 	case "proxy":
 		i := slices.Index(args, "--listen")
 		if i < 0 || i+1 == len(args) {
