@@ -158,7 +158,7 @@ func listen(addr string) {
 			if err != nil {
 				fail(err.Error())
 			}
-			fmt.Fprintf(c, "you asked for %v", c.LocalAddr())
+			fmt.Fprintf(c, "you asked for %v, from %v", c.LocalAddr(), c.RemoteAddr())
 			c.Close()
 		}
 	}()
