@@ -38,7 +38,7 @@ aptopts() {
 # debootstrap makes a root file system out of packages.
 debootstrap() {
 	mmdebstrap --quiet --mode=root --format=directory --variant=minbase --include="$packages" --aptopt="$1" \
-		--dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
+		--dpkgopt=force-unsafe-io --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
 		--dpkgopt='path-exclude=/usr/share/locale/*' "$suite" "$2" "$3"
 }
 

@@ -33,7 +33,7 @@ func representative() *config.Config {
 	t := &c.Container
 	t.Image = "localhost/my-agent:latest"
 	t.Command = []string{"sh", "-c", `echo "hello $USER", 100%`}
-	t.Volumes = []string{"/home/u/my work:/work:rw"}
+	t.Volumes = []string{"/home/u/my project:/project:rw"}
 	t.NamedVolumes = map[string]string{"demo-data": "/data", "demo-cache": "/cache:rw"}
 	t.Tmpfs = []string{"/tmp:size=64m"}
 	t.Env = map[string]string{"GREETING": `it's "50%" of $HOME`, "EMPTY": ""}
