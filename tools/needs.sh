@@ -8,6 +8,7 @@ set -euo pipefail
 wanted=(
 	git:git curl:curl wget:wget python3:python3 pip3:python3-pip node:nodejs npm:npm java:default-jre-headless keytool:default-jre-headless
 	openssl:openssl gcc:gcc make:make ip:iproute2 ps:procps runuser:util-linux useradd:passwd
+	mmdebstrap:mmdebstrap systemd-nspawn:systemd-container
 )
 
 missing=()
