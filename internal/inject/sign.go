@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/agentcage/agentcage/internal/hostname"
 	"github.com/agentcage/agentcage/internal/inject/sigv4"
 	"github.com/agentcage/agentcage/internal/inspect"
 	"github.com/agentcage/agentcage/internal/secret"
@@ -64,6 +65,11 @@ func (s *Signature) Body(body io.Reader) io.Reader {
 		return body
 	}
 	return s.signer.Chunks(body)
+}
+
+// Signs reports whether a rule for the host signs requests.
+func (in *Injector) Signs(host hostname.Name) bool {
+	return slices.ContainsFunc(in.boundTo(host), (*rule).signs)
 }
 
 // Sign signs r again, whose header and URL are those that Head made of req and
