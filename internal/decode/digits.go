@@ -189,6 +189,9 @@ func (d *decoder) base64(p int, run []byte, s, e int) {
 		}
 	}
 	d.packed64(p, run, long, s, e)
+	if !long && size >= minDeflated {
+		d.deflated(p, decode64(d.scratch[:0], run), s, e)
+	}
 }
 
 // wide64 decodes a run that may be UTF-16, whose zero bytes are the digit A, from
@@ -550,6 +553,9 @@ func (d *decoder) aligned(p int, kind Kind, group int, run []byte, s, e int, dec
 			d.add(Layer{Kind: kind, Parent: p, Data: bytes.Clone(d.scratch), Start: s + o, End: e})
 		default:
 			d.fragments(kind, d.scratch, minFragment, s, e)
+			if o == 0 {
+				d.deflated(p, d.scratch, s, e)
+			}
 		}
 		if o == 0 && readable(d.scratch) {
 			return

@@ -464,8 +464,31 @@ func sshPublic(c *call) string {
 	return "ssh-ed25519 " + base64.StdEncoding.EncodeToString([]byte(part("ssh-ed25519")+part(string(randomBytes(c.rng(), 32))))) + " dev@example.com"
 }
 
+// pgpSignature makes a signature of a document by a key of RSA (RFC 9580 section
+// 5.2.3), in its armor with a checksum.
 func pgpSignature(c *call) string {
-	body := base64.StdEncoding.EncodeToString(append([]byte{0x89, 0x01, 0x33, 4, 0, 1, 8, 0, 29, 22, 33, 4}, randomBytes(c.rng(), 290)...))
-	lines, _ := wrapLines(&call{args: []string{"64"}}, []byte(body)) // it has no errors
-	return "-----BEGIN PGP SIGNATURE-----\n\n" + string(lines) + "\n=Zx1p\n-----END PGP SIGNATURE-----\n"
+	r := c.rng()
+	key := string(randomBytes(r, 20))
+	hashed := "\x16\x21\x04" + key + "\x05\x02" + string(binary.BigEndian.AppendUint32(nil, 1795500000))
+	other := "\x09\x10" + key[12:]
+	number := randomBytes(r, 256)
+	number[0] |= 0x80
+	body := "\x04\x00\x01\x08\x00" + string(rune(len(hashed))) + hashed + "\x00" + string(rune(len(other))) + other + string(randomBytes(r, 2)) + "\x08\x00" + string(number)
+	packet := string(binary.BigEndian.AppendUint16([]byte{0x89}, uint16(len(body)))) + body
+	lines, _ := wrapLines(&call{args: []string{"64"}}, []byte(base64.StdEncoding.EncodeToString([]byte(packet)))) // it has no errors
+	return "-----BEGIN PGP SIGNATURE-----\n\n" + string(lines) + "\n=" + base64.StdEncoding.EncodeToString(crc24([]byte(packet))) + "\n-----END PGP SIGNATURE-----\n"
+}
+
+// crc24 is the checksum of armor (RFC 9580 section 6.1).
+func crc24(data []byte) []byte {
+	crc := uint32(0xb704ce)
+	for _, b := range data {
+		crc ^= uint32(b) << 16
+		for range 8 {
+			if crc <<= 1; crc&0x1000000 != 0 {
+				crc ^= 0x1864cfb
+			}
+		}
+	}
+	return []byte{byte(crc >> 16), byte(crc >> 8), byte(crc)}
 }

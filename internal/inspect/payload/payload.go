@@ -50,8 +50,10 @@ type found struct {
 	short   int // in the others
 	hashes  int // in hashes
 	uuids   int
-	text    int        // bytes of text that were looked at
-	entropy *histogram // of the opaque bytes
+	stamped int               // in ids that begin with an instant
+	stamp   [stampKinds]int64 // the last instant of each kind
+	text    int               // bytes of text that were looked at
+	entropy *histogram        // of the opaque bytes
 }
 
 // Measure is one layer of a text.
@@ -105,6 +107,9 @@ func (f *found) scattered() int {
 	}
 	if f.uuids > maxUUIDs {
 		medium += f.uuids
+	}
+	if f.stamped > maxStamped {
+		medium += f.stamped
 	}
 	switch all := f.short + medium; {
 	case medium >= 512 && medium >= f.text/4, medium >= max(8<<10, f.text/64):
@@ -184,6 +189,7 @@ func measure(c *inspect.Content, texts []inspect.Text) []Text {
 		t := &texts[i]
 		m := Text{Place: t.Place, Name: t.Name, size: len(t.Tree.Layers[0].Data)}
 		x := examiner{root: shared, name: t.Name, head: t.Place != inspect.PlaceBody, cookie: t.Place == inspect.PlaceCookie, reasoning: reasoning && t.Place == inspect.PlaceBody}
+		x.upload = t.Place == inspect.PlaceQueryValue && isUploadPath(c.Request.Path)
 		if m.size >= minRun && !isWhole(t) {
 			m.Layers = x.layers(t.Tree, codings(c, t.Place))
 		}
@@ -226,6 +232,12 @@ func isModelPath(path string) bool {
 		}
 	}
 	return false
+}
+
+// isUploadPath reports the path under which a registry of containers takes the
+// blobs of an image (OCI distribution specification, pushing blobs).
+func isUploadPath(path string) bool {
+	return strings.HasPrefix(path, "/v2/") && strings.Contains(path, "/blobs/uploads/")
 }
 
 // Clip makes text of the agent's fit for a reason: printable, and short.
