@@ -63,6 +63,10 @@ var sources = map[string]func(*kitchen, *call) ([]byte, error){
 	"cert":      certificate,
 	"sshpub":    text(sshPublic),
 	"pgpsig":    text(pgpSignature),
+	"sshsig":    text(sshSignature),
+	"count":     text(counter),
+	"weave":     text(weave),
+	"ulids":     text(ulids),
 	"repeat":    text(func(c *call) string { return strings.Repeat(c.text(1, "x"), c.number(0, 100)) }),
 }
 
@@ -491,4 +495,56 @@ func crc24(data []byte) []byte {
 		}
 	}
 	return []byte{byte(crc >> 16), byte(crc >> 8), byte(crc)}
+}
+
+// sshSignature makes a signature of a commit (OpenSSH, PROTOCOL.sshsig).
+func sshSignature(c *call) string {
+	part := func(s string) string { return string(binary.BigEndian.AppendUint32(nil, uint32(len(s)))) + s }
+	r := c.rng()
+	key := part("ssh-ed25519") + part(string(randomBytes(r, 32)))
+	data := "SSHSIG\x00\x00\x00\x01" + part(key) + part("git") + part("") + part("sha512") + part(part("ssh-ed25519")+part(string(randomBytes(r, 64))))
+	lines, _ := wrapLines(&call{args: []string{"70"}}, []byte(base64.StdEncoding.EncodeToString([]byte(data)))) // it has no errors
+	return "-----BEGIN SSH SIGNATURE-----\n" + string(lines) + "\n-----END SSH SIGNATURE-----\n"
+}
+
+// counter counts from one on in N numbers: count N WIDTH FORM, in which b is
+// single bytes.
+func counter(c *call) string {
+	var b strings.Builder
+	for i := range c.number(0, 100) {
+		if form := c.text(2, "d"); form == "b" {
+			b.WriteByte(byte(i))
+		} else {
+			fmt.Fprintf(&b, "%0*"+form, c.number(1, 6), i+1)
+		}
+	}
+	return b.String()
+}
+
+// weave puts N random digits each before a number that counts: weave N.
+func weave(c *call) string {
+	var b strings.Builder
+	r := c.rng()
+	for i := range c.number(0, 1000) {
+		fmt.Fprintf(&b, "%d%03d", r.IntN(10), i%1000)
+	}
+	return b.String()
+}
+
+// ulids makes N ULIDs, a minute apart, in a list of JSON.
+func ulids(c *call) string {
+	const digits = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+	r := c.rng()
+	var all []string
+	for i := range c.number(0, 100) {
+		id := make([]byte, 26)
+		for ms, at := int64(1795500000000)+int64(i)*60000, 9; at >= 0; at-- {
+			id[at], ms = digits[ms&31], ms>>5
+		}
+		for at := 10; at < len(id); at++ {
+			id[at] = digits[r.IntN(len(digits))]
+		}
+		all = append(all, string(id))
+	}
+	return `["` + strings.Join(all, `","`) + `"]`
 }

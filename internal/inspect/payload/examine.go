@@ -105,6 +105,7 @@ func (x *examiner) merge(f *found) {
 	x.found.hashes += f.hashes
 	x.found.uuids += f.uuids
 	x.found.stamped += f.stamped
+	x.found.foretold += f.foretold
 	x.found.text += f.text
 	if f.Run.Len > x.found.Run.Len {
 		x.found.Run = f.Run
@@ -143,9 +144,9 @@ func (x *examiner) unknown(data []byte) {
 	before := 0
 	for block := range blocks(data, chunk) {
 		if n := min(len(block), len(data)-before); n > 0 && randomBytes(block) && !x.above.hasBlock(block) {
-			if rest := x.novel(block); len(rest) == len(block) {
-				x.opaque(block[len(block)-n:])
-			} else if len(rest) >= minOpaque && randomBytes(rest) {
+			rest := x.novel(block)
+			x.found.foretold += len(block) - len(rest)
+			if len(rest) == len(block) || len(rest) >= minOpaque && randomBytes(rest) {
 				x.opaque(rest[max(0, len(rest)-n):])
 			}
 		}

@@ -138,6 +138,9 @@ func (x *examiner) layer(l *decode.Layer, parts []decode.Layer) Measure {
 	if l.Kind == decode.QuotedPrintable && x.found.Run.Len < minNested {
 		x.found.medium, x.found.short = 0, 0 // every line that ends in = goes on for it
 	}
+	if x.found.Run.Len == 0 && x.found.scattered() > 0 {
+		x.found.Run = Run{Len: 1, Alphabet: Hex, Entropy: Hex.Bits} // ids that are too many have no run
+	}
 	m.Size, m.found = len(m.data), x.found
 	if m.entropy != nil {
 		m.Bits = m.entropy.corrected(Binary)

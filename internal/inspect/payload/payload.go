@@ -38,22 +38,23 @@ type Media struct {
 
 // found is what a look at some data gave.
 type found struct {
-	Run     Run     // the longest
-	Opaque  int     // bytes, outside of text, that look random
-	Foreign int     // those of them that stand in a known structure and are no part of it
-	Bits    float64 // of the opaque ones, a byte
-	Media   []Media
-	Type    string // proven by magic bytes and structure, of the whole; may be empty
-	whole   bool   // it ends where the data ends
-	IsText  bool
-	medium  int // characters in all runs from mediumRun on
-	short   int // in the others
-	hashes  int // in hashes
-	uuids   int
-	stamped int               // in ids that begin with an instant
-	stamp   [stampKinds]int64 // the last instant of each kind
-	text    int               // bytes of text that were looked at
-	entropy *histogram        // of the opaque bytes
+	Run      Run     // the longest
+	Opaque   int     // bytes, outside of text, that look random
+	Foreign  int     // those of them that stand in a known structure and are no part of it
+	Bits     float64 // of the opaque ones, a byte
+	Media    []Media
+	Type     string // proven by magic bytes and structure, of the whole; may be empty
+	whole    bool   // it ends where the data ends
+	IsText   bool
+	medium   int // characters in all runs from mediumRun on
+	short    int // in the others
+	hashes   int // in hashes
+	uuids    int
+	stamped  int               // in ids that begin with an instant
+	stamp    [stampKinds]int64 // the last instant of each kind
+	foretold int               // bytes of data of no known type that only repeat or count
+	text     int               // bytes of text that were looked at
+	entropy  *histogram        // of the opaque bytes
 }
 
 // Measure is one layer of a text.
@@ -67,6 +68,9 @@ type Measure struct {
 
 // Entropy returns Shannon's entropy of the layer in bits a byte.
 func (m *Measure) Entropy() float64 { return Entropy(m.data) }
+
+// Patterned reports whether the layer has few bytes but such that repeat or count.
+func (m *Measure) Patterned() bool { return m.foretold*8 >= m.Size*7 }
 
 // Proven returns the type of the layer as its bytes prove it, "" for none.
 func (m *Measure) Proven() string { return m.found.Type }

@@ -310,7 +310,7 @@ func publicKey(data []byte) bool {
 		_, err := x509.ParsePKIXPublicKey(data)
 		return err == nil
 	}
-	return sshKey(data) || pgpPublic(data)
+	return sshKey(data) || sshSignature(data) || pgpPublic(data)
 }
 
 // pgpPublic reports packets of OpenPGP (RFC 9580 section 4) of which each is a
@@ -430,6 +430,27 @@ func pgpNumber(data []byte) (rest []byte, ok bool) {
 	return data[2+size:], true
 }
 
+// sshSignature reports a signature of a file or a commit (OpenSSH,
+// PROTOCOL.sshsig): a public key, what it is for, and a signature by such a key.
+func sshSignature(data []byte) bool {
+	const least, most = 64, 1 << 10 // of an Ed25519 signature, and of one by RSA
+	rest, ok := bytes.CutPrefix(data, []byte("SSHSIG\x00\x00\x00\x01"))
+	var fields [5][]byte
+	for i := range fields {
+		var n int
+		if len(rest) >= 4 {
+			n = int(binary.BigEndian.Uint32(rest))
+		}
+		if !ok || len(rest) < 4 || n < 0 || n > len(rest)-4 {
+			return false
+		}
+		fields[i], rest = rest[4:4+n], rest[4+n:]
+	}
+	hash, signature := string(fields[3]), fields[4]
+	return len(rest) == 0 && sshKey(fields[0]) && len(fields[1]) <= 64 && isText(fields[1]) && len(fields[2]) == 0 &&
+		(hash == "sha256" || hash == "sha512") && least <= len(signature) && len(signature) <= most && sshKey(signature)
+}
+
 func sshKey(data []byte) bool {
 	fields := 0
 	for len(data) >= 4 {
@@ -437,7 +458,7 @@ func sshKey(data []byte) bool {
 		if n < 0 || n > len(data)-4 {
 			return false
 		}
-		if name := string(data[4 : 4+n]); fields == 0 && !strings.HasPrefix(name, "ssh-") && !strings.HasPrefix(name, "ecdsa-sha2-") && !strings.HasPrefix(name, "sk-") {
+		if name := string(data[4 : 4+n]); fields == 0 && !strings.HasPrefix(name, "ssh-") && !strings.HasPrefix(name, "rsa-sha2-") && !strings.HasPrefix(name, "ecdsa-sha2-") && !strings.HasPrefix(name, "sk-") {
 			return false
 		}
 		data = data[4+n:]
