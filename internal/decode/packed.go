@@ -121,10 +121,12 @@ const (
 // where its first block could be one, and kept when it ends where the data does
 // or holds text.
 func (d *decoder) deflated(p int, data []byte, s, e int) {
-	if !couldBeDeflate(data) {
-		return
+	if couldBeDeflate(data) {
+		d.bare(p, bytes.NewReader(data), s, e)
 	}
-	in := bytes.NewReader(data)
+}
+
+func (d *decoder) bare(p int, in source, s, e int) {
 	out, err := d.inflate(openFlate, in)
 	if whole := err == nil && in.Len() == 0; len(out) >= minDeflated && (whole || readable(out)) {
 		d.add(Layer{Kind: Coding, Parent: p, Name: "deflate", Data: out, Start: s, End: e})
