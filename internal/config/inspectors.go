@@ -220,7 +220,7 @@ func (d *decoder) builtinRef(v value, name string, c *Config) {
 		d.fail(d.where[config.path], fmt.Sprintf("the section %s on line %d sets the same", section.name, other.n.Line), "keep one of the two")
 		return
 	}
-	if len(section.sub) == 0 { // a single value
+	if _, named := refKeys(config)[section.name]; named || len(section.sub) == 0 { // a single value
 		fields(d, config, []key[Config]{section}, c)
 		return
 	}

@@ -116,6 +116,42 @@ func reasonOf(t *testing.T, in Input, limits Limits) string {
 	return e.Reason
 }
 
+// TestBareDeflate: it is found at the beginning of what digits decode to, a bomb
+// is refused as any other, and random bytes are hardly ever taken for it.
+func TestBareDeflate(t *testing.T) {
+	for _, w := range wrappers {
+		if digits := strings.HasPrefix(w.name, "base") || strings.HasPrefix(w.name, "hex"); !digits || strings.Contains(w.name, "lines") || w.name == "base64 pem" || w.name == "base64 in a path" {
+			continue // there is something before it
+		}
+		for _, end := range []string{"", "\x00\x01"} {
+			data := w.wrap(flateOf(secret) + end)
+			if !findsIn(layersOf(t, Input{Data: []byte(`{"a":"` + data + `"}`)}), secret) {
+				t.Errorf("in %s with %q behind it: the secret is not found in %q", w.name, end, data)
+			}
+		}
+	}
+	bomb := flateOf(strings.Repeat("a", 20<<20))
+	if got := reasonOf(t, Input{Data: []byte(bomb)}, Limits{}); got != "the content expands too much" {
+		t.Errorf("a bomb: %q", got)
+	}
+	r := rand.New(rand.NewPCG(1, 1))
+	taken := 0
+	for range 20000 {
+		noise := make([]byte, minDeflated+r.IntN(200))
+		for i := range noise {
+			noise[i] = byte(r.Uint32())
+		}
+		for _, l := range layersOf(t, Input{Data: noise}) {
+			if l.Name == "deflate" {
+				taken++
+			}
+		}
+	}
+	if taken > 10 {
+		t.Errorf("%d of 20,000 are taken for deflate", taken)
+	}
+}
+
 // TestDeclared is rule 45: what a Content-Encoding says is undone, stacked and
 // spelled in any way, and what it does not say truly blocks.
 func TestDeclared(t *testing.T) {

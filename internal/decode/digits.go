@@ -189,6 +189,19 @@ func (d *decoder) base64(p int, run []byte, s, e int) {
 		}
 	}
 	d.packed64(p, run, long, s, e)
+	d.deflated64(p, run, long, s, e)
+}
+
+// deflated64 is deflated for a run of digits, at any alignment that is not in a
+// layer of the whole run.
+func (d *decoder) deflated64(p int, run []byte, whole bool, s, e int) {
+	const head = minDeflated / 3 * 4
+	var buf [minDeflated]byte
+	for o := range 4 {
+		if o+head <= len(run) && !(whole && o == 0) && couldBeDeflate(decode64(buf[:0], run[o:o+head])) {
+			d.bare(p, &digitReader{run: run[o:]}, s, e)
+		}
+	}
 }
 
 // wide64 decodes a run that may be UTF-16, whose zero bytes are the digit A, from
@@ -550,6 +563,7 @@ func (d *decoder) aligned(p int, kind Kind, group int, run []byte, s, e int, dec
 			d.add(Layer{Kind: kind, Parent: p, Data: bytes.Clone(d.scratch), Start: s + o, End: e})
 		default:
 			d.fragments(kind, d.scratch, minFragment, s, e)
+			d.deflated(p, d.scratch, s, e)
 		}
 		if o == 0 && readable(d.scratch) {
 			return
@@ -636,6 +650,7 @@ func (d *decoder) list(p, s, e int) {
 		d.add(Layer{Kind: Hex, Parent: p, Data: bytes.Clone(d.scratch), Start: s, End: e})
 		return
 	}
+	d.deflated(p, d.scratch, s, e)
 	d.fragments(Hex, d.scratch, minFragment, s, e)
 }
 

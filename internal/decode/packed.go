@@ -72,6 +72,7 @@ func (d *decoder) packed(p int) {
 	if zlibAtStart(src) {
 		d.unpack(p, 0, "zlib", openZlib)
 	}
+	d.deflated(p, src, 0, len(src))
 	high := d.high < len(src) // nothing compressed is ASCII, but a member may be stored
 	for k := range packers {
 		if q := &packers[k]; q.magic != "" && (high || q.archive) {
@@ -109,6 +110,58 @@ func (d *decoder) unpack(p, start int, name string, open func(io.Reader) (io.Rea
 	in := bytes.NewReader(src[start:])
 	out, _ := d.inflate(open, in)
 	d.add(Layer{Kind: Coding, Parent: p, Name: name, Data: out, Start: start, End: len(src) - in.Len()})
+}
+
+const (
+	minDeflated = 24 // bytes of bare deflate, and of what it holds, that are looked at
+	mostLengths = 19 // of codes in the header of a block with codes of its own
+)
+
+// deflated decompresses bare deflate (RFC 1951). It has no magic, so it is tried
+// where its first block could be one, and kept when it ends where the data does
+// or holds text.
+func (d *decoder) deflated(p int, data []byte, s, e int) {
+	if couldBeDeflate(data) {
+		d.bare(p, bytes.NewReader(data), s, e)
+	}
+}
+
+func (d *decoder) bare(p int, in source, s, e int) {
+	out, err := d.inflate(openFlate, in)
+	if whole := err == nil && in.Len() == 0; len(out) >= minDeflated && (whole || readable(out)) {
+		d.add(Layer{Kind: Coding, Parent: p, Name: "deflate", Data: out, Start: s, End: e})
+	}
+}
+
+// couldBeDeflate looks at the header of the first block: a stored one says its
+// length twice, and one with codes of its own has lengths of codes that fill
+// their space exactly, which random bits hardly ever have.
+func couldBeDeflate(data []byte) bool {
+	if len(data) < minDeflated || readable(data[:minDeflated]) {
+		return false
+	}
+	switch data[0] >> 1 & 3 {
+	case 0:
+		return data[1] == ^data[3] && data[2] == ^data[4]
+	case 1:
+		return true
+	case 2:
+		return binary.LittleEndian.Uint16(data)>>3&31 < 30 && fillsSpace(data)
+	}
+	return false
+}
+
+// fillsSpace reads the lengths of the code for lengths (section 3.2.7), of three
+// bits each.
+func fillsSpace(data []byte) bool {
+	bits := func(at int) uint32 { return binary.LittleEndian.Uint32(data[at/8:]) >> (at % 8) }
+	filled := uint32(0)
+	for i := range min(int(bits(13)&15)+4, mostLengths) {
+		if n := bits(17+3*i) & 7; n > 0 {
+			filled += 1 << (7 - n)
+		}
+	}
+	return filled == 1<<7
 }
 
 // leading reads what can only be at the beginning of a layer.

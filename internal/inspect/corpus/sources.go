@@ -63,6 +63,10 @@ var sources = map[string]func(*kitchen, *call) ([]byte, error){
 	"cert":      certificate,
 	"sshpub":    text(sshPublic),
 	"pgpsig":    text(pgpSignature),
+	"sshsig":    text(sshSignature),
+	"count":     text(counter),
+	"weave":     text(weave),
+	"ulids":     text(ulids),
 	"repeat":    text(func(c *call) string { return strings.Repeat(c.text(1, "x"), c.number(0, 100)) }),
 }
 
@@ -464,8 +468,83 @@ func sshPublic(c *call) string {
 	return "ssh-ed25519 " + base64.StdEncoding.EncodeToString([]byte(part("ssh-ed25519")+part(string(randomBytes(c.rng(), 32))))) + " dev@example.com"
 }
 
+// pgpSignature makes a signature of a document by a key of RSA (RFC 9580 section
+// 5.2.3), in its armor with a checksum.
 func pgpSignature(c *call) string {
-	body := base64.StdEncoding.EncodeToString(append([]byte{0x89, 0x01, 0x33, 4, 0, 1, 8, 0, 29, 22, 33, 4}, randomBytes(c.rng(), 290)...))
-	lines, _ := wrapLines(&call{args: []string{"64"}}, []byte(body)) // it has no errors
-	return "-----BEGIN PGP SIGNATURE-----\n\n" + string(lines) + "\n=Zx1p\n-----END PGP SIGNATURE-----\n"
+	r := c.rng()
+	key := string(randomBytes(r, 20))
+	hashed := "\x16\x21\x04" + key + "\x05\x02" + string(binary.BigEndian.AppendUint32(nil, 1795500000))
+	other := "\x09\x10" + key[12:]
+	number := randomBytes(r, 256)
+	number[0] |= 0x80
+	body := "\x04\x00\x01\x08\x00" + string(rune(len(hashed))) + hashed + "\x00" + string(rune(len(other))) + other + string(randomBytes(r, 2)) + "\x08\x00" + string(number)
+	packet := string(binary.BigEndian.AppendUint16([]byte{0x89}, uint16(len(body)))) + body
+	lines, _ := wrapLines(&call{args: []string{"64"}}, []byte(base64.StdEncoding.EncodeToString([]byte(packet)))) // it has no errors
+	return "-----BEGIN PGP SIGNATURE-----\n\n" + string(lines) + "\n=" + base64.StdEncoding.EncodeToString(crc24([]byte(packet))) + "\n-----END PGP SIGNATURE-----\n"
+}
+
+// crc24 is the checksum of armor (RFC 9580 section 6.1).
+func crc24(data []byte) []byte {
+	crc := uint32(0xb704ce)
+	for _, b := range data {
+		crc ^= uint32(b) << 16
+		for range 8 {
+			if crc <<= 1; crc&0x1000000 != 0 {
+				crc ^= 0x1864cfb
+			}
+		}
+	}
+	return []byte{byte(crc >> 16), byte(crc >> 8), byte(crc)}
+}
+
+// sshSignature makes a signature of a commit (OpenSSH, PROTOCOL.sshsig).
+func sshSignature(c *call) string {
+	part := func(s string) string { return string(binary.BigEndian.AppendUint32(nil, uint32(len(s)))) + s }
+	r := c.rng()
+	key := part("ssh-ed25519") + part(string(randomBytes(r, 32)))
+	data := "SSHSIG\x00\x00\x00\x01" + part(key) + part("git") + part("") + part("sha512") + part(part("ssh-ed25519")+part(string(randomBytes(r, 64))))
+	lines, _ := wrapLines(&call{args: []string{"70"}}, []byte(base64.StdEncoding.EncodeToString([]byte(data)))) // it has no errors
+	return "-----BEGIN SSH SIGNATURE-----\n" + string(lines) + "\n-----END SSH SIGNATURE-----\n"
+}
+
+// counter counts from one on in N numbers: count N WIDTH FORM, in which b is
+// single bytes.
+func counter(c *call) string {
+	var b strings.Builder
+	for i := range c.number(0, 100) {
+		if form := c.text(2, "d"); form == "b" {
+			b.WriteByte(byte(i))
+		} else {
+			fmt.Fprintf(&b, "%0*"+form, c.number(1, 6), i+1)
+		}
+	}
+	return b.String()
+}
+
+// weave puts N random digits each before a number that counts: weave N.
+func weave(c *call) string {
+	var b strings.Builder
+	r := c.rng()
+	for i := range c.number(0, 1000) {
+		fmt.Fprintf(&b, "%d%03d", r.IntN(10), i%1000)
+	}
+	return b.String()
+}
+
+// ulids makes N ULIDs, a minute apart, in a list of JSON.
+func ulids(c *call) string {
+	const digits = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+	r := c.rng()
+	var all []string
+	for i := range c.number(0, 100) {
+		id := make([]byte, 26)
+		for ms, at := int64(1795500000000)+int64(i)*60000, 9; at >= 0; at-- {
+			id[at], ms = digits[ms&31], ms>>5
+		}
+		for at := 10; at < len(id); at++ {
+			id[at] = digits[r.IntN(len(digits))]
+		}
+		all = append(all, string(id))
+	}
+	return `["` + strings.Join(all, `","`) + `"]`
 }

@@ -108,6 +108,9 @@ var transforms = map[string]func(*call, []byte) ([]byte, error){
 		}
 		return string(out)
 	}),
+	"len32le": plain(func(b []byte) string {
+		return string(append(binary.LittleEndian.AppendUint32(nil, uint32(len(b))), b...))
+	}),
 	"gzip":    compress(func(w io.Writer) (io.WriteCloser, error) { return gzip.NewWriter(w), nil }),
 	"zlib":    compress(func(w io.Writer) (io.WriteCloser, error) { return zlib.NewWriter(w), nil }),
 	"deflate": compress(func(w io.Writer) (io.WriteCloser, error) { return flate.NewWriter(w, flate.BestCompression) }),

@@ -198,7 +198,7 @@ func (in *Inspector) layer(c *inspect.Content, m *payload.Measure) (e, threshold
 			return e, threshold, true
 		}
 	}
-	if m.IsWhole() && m.Proven() == "" && !m.IsText && m.Size >= least {
+	if m.IsWhole() && m.Proven() == "" && !m.IsText && !m.Patterned() && m.Size >= least {
 		if e = m.Entropy(); in.over(e, threshold) {
 			return e, threshold, true
 		}

@@ -13,9 +13,23 @@ const (
 
 // root is what all looks into one piece of content share.
 type root struct {
-	bytes    int64 // that may still be unpacked
-	slots    int   // characters in places of credentials
-	reasoned int   // characters of models' encrypted reasoning
+	bytes int64 // that may still be unpacked
+	novel int   // symbols that nothing foretells
+	spent spent
+}
+
+// spent is what was taken from what structures may carry of random data, which
+// is the same in all layers of a text.
+type spent struct {
+	slots    int // characters in places of credentials
+	jar      int // those in cookies whose names say nothing
+	reasoned int // characters of models' encrypted reasoning
+	keys     int // bytes of certificates, public keys and signatures
+}
+
+func (s *spent) atLeast(o spent) {
+	s.slots, s.jar = max(s.slots, o.slots), max(s.jar, o.jar)
+	s.reasoned, s.keys = max(s.reasoned, o.reasoned), max(s.keys, o.keys)
 }
 
 // examiner looks into data and everything that it can open in it.
@@ -26,6 +40,7 @@ type examiner struct {
 	head      bool   // it is a part of one
 	cookie    bool
 	reasoning bool   // in the body of a request to a model's API
+	upload    bool   // in the query of an upload to a registry of containers
 	here      *above // what is judged in this layer, nil in what is inside of it
 	above     *above // in the one that it was decoded from, where that was measured
 	boundary  []byte // of the parts of the layer
@@ -59,7 +74,8 @@ func (x *examiner) examine(data []byte) {
 			return
 		}
 	}
-	if publicKey(data) {
+	if publicKey(data) && x.root.spent.keys+len(data) <= maxKeys {
+		x.root.spent.keys += len(data)
 		return
 	}
 	x.unknown(data)
@@ -88,6 +104,8 @@ func (x *examiner) merge(f *found) {
 	x.found.short += f.short
 	x.found.hashes += f.hashes
 	x.found.uuids += f.uuids
+	x.found.stamped += f.stamped
+	x.found.foretold += f.foretold
 	x.found.text += f.text
 	if f.Run.Len > x.found.Run.Len {
 		x.found.Run = f.Run
@@ -126,7 +144,11 @@ func (x *examiner) unknown(data []byte) {
 	before := 0
 	for block := range blocks(data, chunk) {
 		if n := min(len(block), len(data)-before); n > 0 && randomBytes(block) && !x.above.hasBlock(block) {
-			x.opaque(block[len(block)-n:])
+			rest := x.novel(block)
+			x.found.foretold += len(block) - len(rest)
+			if len(rest) == len(block) || len(rest) >= minOpaque && randomBytes(rest) {
+				x.opaque(rest[max(0, len(rest)-n):])
+			}
 		}
 		before += len(block)
 	}

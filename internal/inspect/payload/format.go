@@ -36,6 +36,7 @@ func init() {
 		{"application/zip", false, begins("PK\x03\x04"), unzip},
 		{"application/x-tar", false, isTar, untar},
 		{"application/x-git-pack", false, isPack, pack},
+		{"application/x-cargo-publish", false, isCrate, crate},
 	}
 }
 

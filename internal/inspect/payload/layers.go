@@ -91,7 +91,7 @@ func (x *examiner) layers(tree *decode.Tree, codings int) []Measure {
 	var out []Measure
 	p := planOf(tree, codings, x.head)
 	proven, judged := make([]bool, len(tree.Layers)), make([]above, len(tree.Layers))
-	before, most := *x.root, *x.root
+	before, most := x.root.spent, x.root.spent
 	for i := range tree.Layers {
 		l := &tree.Layers[i]
 		if p.skip[i] || i > 0 && (len(l.Data) < minRun || proven[l.Parent] && l.Kind != decode.Part) {
@@ -99,7 +99,7 @@ func (x *examiner) layers(tree *decode.Tree, codings int) []Measure {
 			continue
 		}
 		one := *x
-		one.root.slots, one.root.reasoned = before.slots, before.reasoned
+		one.root.spent = before
 		if i > 0 && l.Kind != decode.Coding && l.Kind != decode.Part && !p.skip[l.Parent] {
 			up := judged[l.Parent]
 			up.at = min(l.Start, len(up.data))
@@ -119,9 +119,9 @@ func (x *examiner) layers(tree *decode.Tree, codings int) []Measure {
 		m := one.layer(l, p.parts[i])
 		proven[i] = m.whole // whatever else somebody may read in a picture
 		out = append(out, m)
-		most.slots, most.reasoned = max(most.slots, x.root.slots), max(most.reasoned, x.root.reasoned)
+		most.atLeast(x.root.spent)
 	}
-	x.root.slots, x.root.reasoned = most.slots, most.reasoned
+	x.root.spent = most
 	return out
 }
 
@@ -137,6 +137,9 @@ func (x *examiner) layer(l *decode.Layer, parts []decode.Layer) Measure {
 	x.examine(m.data)
 	if l.Kind == decode.QuotedPrintable && x.found.Run.Len < minNested {
 		x.found.medium, x.found.short = 0, 0 // every line that ends in = goes on for it
+	}
+	if x.found.Run.Len == 0 && x.found.scattered() > 0 {
+		x.found.Run = Run{Len: 1, Alphabet: Hex, Entropy: Hex.Bits} // ids that are too many have no run
 	}
 	m.Size, m.found = len(m.data), x.found
 	if m.entropy != nil {

@@ -38,20 +38,23 @@ type Media struct {
 
 // found is what a look at some data gave.
 type found struct {
-	Run     Run     // the longest
-	Opaque  int     // bytes, outside of text, that look random
-	Foreign int     // those of them that stand in a known structure and are no part of it
-	Bits    float64 // of the opaque ones, a byte
-	Media   []Media
-	Type    string // proven by magic bytes and structure, of the whole; may be empty
-	whole   bool   // it ends where the data ends
-	IsText  bool
-	medium  int // characters in all runs from mediumRun on
-	short   int // in the others
-	hashes  int // in hashes
-	uuids   int
-	text    int        // bytes of text that were looked at
-	entropy *histogram // of the opaque bytes
+	Run      Run     // the longest
+	Opaque   int     // bytes, outside of text, that look random
+	Foreign  int     // those of them that stand in a known structure and are no part of it
+	Bits     float64 // of the opaque ones, a byte
+	Media    []Media
+	Type     string // proven by magic bytes and structure, of the whole; may be empty
+	whole    bool   // it ends where the data ends
+	IsText   bool
+	medium   int // characters in all runs from mediumRun on
+	short    int // in the others
+	hashes   int // in hashes
+	uuids    int
+	stamped  int               // in ids that begin with an instant
+	stamp    [stampKinds]int64 // the last instant of each kind
+	foretold int               // bytes of data of no known type that only repeat or count
+	text     int               // bytes of text that were looked at
+	entropy  *histogram        // of the opaque bytes
 }
 
 // Measure is one layer of a text.
@@ -65,6 +68,9 @@ type Measure struct {
 
 // Entropy returns Shannon's entropy of the layer in bits a byte.
 func (m *Measure) Entropy() float64 { return Entropy(m.data) }
+
+// Patterned reports whether the layer has few bytes but such that repeat or count.
+func (m *Measure) Patterned() bool { return m.foretold*8 >= m.Size*7 }
 
 // Proven returns the type of the layer as its bytes prove it, "" for none.
 func (m *Measure) Proven() string { return m.found.Type }
@@ -105,6 +111,9 @@ func (f *found) scattered() int {
 	}
 	if f.uuids > maxUUIDs {
 		medium += f.uuids
+	}
+	if f.stamped > maxStamped {
+		medium += f.stamped
 	}
 	switch all := f.short + medium; {
 	case medium >= 512 && medium >= f.text/4, medium >= max(8<<10, f.text/64):
@@ -184,6 +193,7 @@ func measure(c *inspect.Content, texts []inspect.Text) []Text {
 		t := &texts[i]
 		m := Text{Place: t.Place, Name: t.Name, size: len(t.Tree.Layers[0].Data)}
 		x := examiner{root: shared, name: t.Name, head: t.Place != inspect.PlaceBody, cookie: t.Place == inspect.PlaceCookie, reasoning: reasoning && t.Place == inspect.PlaceBody}
+		x.upload = t.Place == inspect.PlaceQueryValue && isUploadPath(c.Request.Path)
 		if m.size >= minRun && !isWhole(t) {
 			m.Layers = x.layers(t.Tree, codings(c, t.Place))
 		}
@@ -226,6 +236,12 @@ func isModelPath(path string) bool {
 		}
 	}
 	return false
+}
+
+// isUploadPath reports the path under which a registry of containers takes the
+// blobs of an image (OCI distribution specification, pushing blobs).
+func isUploadPath(path string) bool {
+	return strings.HasPrefix(path, "/v2/") && strings.Contains(path, "/blobs/uploads/")
 }
 
 // Clip makes text of the agent's fit for a reason: printable, and short.

@@ -77,7 +77,7 @@ func (x *examiner) run(data []byte, start, end int) int {
 		return end
 	}
 	switch {
-	case x.above.has(run), x.isBoundary(run):
+	case x.above.has(run), x.above.has(data[start:end]), x.isBoundary(run):
 		x.here.note(data, start, start+unpadded(data[start:end]))
 		return end
 	case isNamedHash(data[:start], run):
@@ -179,12 +179,20 @@ func (x *examiner) part(data, part []byte, key string) {
 	if n = min(n, x.decode(part, a)); n < minRun {
 		return
 	}
+	symbols := bytes.TrimRight(part, "=")
+	if rest := x.novel(symbols); len(rest) < len(symbols) {
+		extent, b := randomExtent(rest)
+		if n = min(n, extent); n < minRun {
+			return
+		}
+		a, symbols = b, rest
+	}
 	if n >= mediumRun {
 		x.found.medium += n
 	} else {
 		x.found.short += n
 	}
-	x.longest(n, a, bytes.TrimRight(part, "="))
+	x.longest(n, a, symbols)
 }
 
 // randomExtent counts the characters of a part that stand in random blocks,
@@ -257,6 +265,7 @@ func (x *examiner) inside(data []byte) int {
 	x.found.Media = append(x.found.Media, f.Media...)
 	x.found.hashes += f.hashes
 	x.found.uuids += f.uuids
+	x.found.stamped += f.stamped
 	n := f.Opaque
 	if pieces := f.short + f.medium; f.Run.Len >= minNested || f.scattered() > 0 || pieces*2 >= len(data) {
 		n += pieces
@@ -296,6 +305,7 @@ func (x *examiner) visibleRuns(data []byte) {
 		at = end
 		n := unquoted(data[start:end])
 		if n > 0 {
+			n = min(n, unquoted(x.novel(data[start:end])))
 			x.here.note(data, start, end)
 		}
 		if n > 0 && !x.above.has(data[start:end]) && !x.isSlot(data, data[start:end], keyBefore(data, start)) {

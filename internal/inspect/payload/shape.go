@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/binary"
 	"encoding/json"
+	"math/bits"
 	"strings"
 )
 
@@ -14,6 +15,7 @@ import (
 const (
 	maxSlot      = 2 << 10  // of one credential
 	maxSlots     = 8 << 10  // of all credentials of a piece of content
+	maxJar       = 2 << 10  // of those in cookies whose names say nothing
 	maxHashes    = 64 << 10 // of hashes, where they are most of the text
 	maxUUIDs     = 256 << 10
 	maxReasoning = 256 << 10 // of one block of a model's encrypted reasoning
@@ -35,6 +37,27 @@ var slotNames = map[string]bool{
 	"user_code": true, "device_code": true, "x-client-data": true, "location": true, "boundary": true,
 }
 
+// smallSlots are names of other values that a server made up, and the most
+// characters that each has: a click on an advertisement, which comes with the
+// address of a page.
+var smallSlots = map[string]int{
+	"gclid": 256, "dclid": 256, "gbraid": 256, "wbraid": 256, "fbclid": 256, "msclkid": 64, "ttclid": 256, "twclid": 128, "yclid": 64, "li_fat_id": 64,
+}
+
+// slotLimit returns how many characters the value of a key may have, 0 if none
+// are expected to be random.
+func (x *examiner) slotLimit(key string) int {
+	switch {
+	case x.upload && key == "_state": // where the registry left off
+		return maxSlot / 2
+	case x.cookie:
+		return maxSlot / 2
+	case isSlotName(key):
+		return maxSlot
+	}
+	return smallSlots[key]
+}
+
 // isSlot reports whether a part stands where a random value is expected, and
 // takes it from what all such places may hold.
 func (x *examiner) isSlot(data, part []byte, key string) bool {
@@ -42,20 +65,21 @@ func (x *examiner) isSlot(data, part []byte, key string) bool {
 		return false
 	}
 	key = strings.ToLower(key)
-	if x.reasoning && len(part) <= maxReasoning && isReasoning(data, key) && x.root.reasoned+len(part) <= maxReasoned {
-		x.root.reasoned += len(part)
+	spent := &x.root.spent
+	if x.reasoning && len(part) <= maxReasoning && isReasoning(data, key) && spent.reasoned+len(part) <= maxReasoned {
+		spent.reasoned += len(part)
 		return true
 	}
-	limit := maxSlot
-	if x.cookie {
-		limit = maxSlot / 2
-	} else if !isSlotName(key) {
+	if len(part) > x.slotLimit(key) || spent.slots+len(part) > maxSlots {
 		return false
 	}
-	if len(part) > limit || x.root.slots+len(part) > maxSlots {
-		return false
+	if x.cookie && !isSlotName(key) {
+		if spent.jar+len(part) > maxJar {
+			return false
+		}
+		spent.jar += len(part)
 	}
-	x.root.slots += len(part)
+	spent.slots += len(part)
 	return true
 }
 
@@ -136,6 +160,10 @@ func idAt(run []byte, at int, f *found) (n int, counter *int) {
 		lower := isAll(s[:n], isDigit|isEdge|isHexLower)
 		if lower || isAll(s[:n], isDigit|isEdge|isHexUpper) {
 			return n, &f.hashes
+		}
+	case 26, 27:
+		if len(run) <= maxAround && f.isStamped(s[:n]) {
+			return n, &f.stamped
 		}
 	}
 	return 0, nil
@@ -253,14 +281,18 @@ func (x *examiner) webToken(token []byte) {
 			x.found.medium += x.inside(claims)
 		}
 	}
-	x.root.slots += len(signature)
-	if x.root.slots > maxSlots {
+	x.root.spent.slots += len(signature)
+	if x.root.spent.slots > maxSlots {
 		x.found.medium += len(signature)
 	}
 }
 
-// maxKey bounds certificates and public keys, in bytes.
-const maxKey = 16 << 10
+// What bounds certificates, public keys and signatures, in bytes: whoever makes
+// one chooses much of it.
+const (
+	maxKey  = 16 << 10
+	maxKeys = 256 << 10 // of all of them in a piece of content: those that a system trusts
+)
 
 // publicKey reports a certificate, a public key, or the public key of SSH
 // (RFC 4253 section 6.6).
@@ -278,7 +310,7 @@ func publicKey(data []byte) bool {
 		_, err := x509.ParsePKIXPublicKey(data)
 		return err == nil
 	}
-	return sshKey(data) || pgpPublic(data)
+	return sshKey(data) || sshSignature(data) || pgpPublic(data)
 }
 
 // pgpPublic reports packets of OpenPGP (RFC 9580 section 4) of which each is a
@@ -299,18 +331,124 @@ func pgpPublic(data []byte) bool {
 		default:
 			return false
 		}
-		switch tag {
-		case 2, 6, 13, 14:
-		default:
+		if size == 0 || size > len(data)-head || size > 4<<10 {
 			return false
 		}
-		if size > len(data)-head || size > 4<<10 || tag != 13 && data[head] != 4 && data[head] != 6 {
+		body, ok := data[head:head+size], false
+		switch tag {
+		case 2:
+			ok = pgpSignature(body)
+		case 6, 14:
+			ok = body[0] == 4 || body[0] == 6
+		case 13:
+			ok = isText(body)
+		}
+		if !ok {
 			return false
 		}
 		data = data[head+size:]
 		packets++
 	}
 	return packets > 0 && len(data) == 0
+}
+
+// pgpSignature reports the body of a signature of version 4 or 6 (RFC 9580
+// section 5.2.3), of which each subpacket and each number ends where the next
+// begins, and the last one with it.
+func pgpSignature(body []byte) bool {
+	width := 2
+	if body[0] == 6 {
+		width = 4
+	} else if body[0] != 4 {
+		return false
+	}
+	if len(body) < 4+2*width+2 {
+		return false
+	}
+	algorithm, rest, ok := body[2], body[4:], true
+	for range 2 { // the hashed ones, and the others
+		if len(rest) < width {
+			return false
+		}
+		n := int(binary.BigEndian.Uint16(rest[width-2:]))
+		if rest = rest[width:]; n > len(rest) || !pgpSubpackets(rest[:n]) {
+			return false
+		}
+		rest = rest[n:]
+	}
+	if len(rest) < 2 {
+		return false
+	}
+	rest = rest[2:] // of the hash
+	if width == 4 { // its salt
+		if len(rest) == 0 || int(rest[0]) >= len(rest) {
+			return false
+		}
+		rest = rest[1+int(rest[0]):]
+	}
+	switch algorithm {
+	case 27:
+		return len(rest) == 64
+	case 28:
+		return len(rest) == 114
+	}
+	for numbers := 0; ok && len(rest) > 0; numbers++ {
+		rest, ok = pgpNumber(rest)
+		ok = ok && numbers < 2
+	}
+	return ok
+}
+
+// pgpSubpackets walks over subpackets, all with a known type.
+func pgpSubpackets(data []byte) bool {
+	for len(data) > 0 {
+		head, size := 1, int(data[0])
+		if size >= 192 {
+			if len(data) < 2 || size == 255 {
+				return false
+			}
+			head, size = 2, (size-192)<<8+int(data[1])+192
+		}
+		if size == 0 || size > len(data)-head || data[head]&0x7f > 40 {
+			return false
+		}
+		data = data[head+size:]
+	}
+	return true
+}
+
+// pgpNumber cuts a number off whose first bit is where its length says.
+func pgpNumber(data []byte) (rest []byte, ok bool) {
+	if len(data) < 3 {
+		return nil, false
+	}
+	n := int(binary.BigEndian.Uint16(data))
+	size := (n + 7) / 8
+	if n == 0 || size > len(data)-2 || bits.Len8(data[2]) != (n-1)%8+1 {
+		return nil, false
+	}
+	return data[2+size:], true
+}
+
+// sshSignature reports a signature of a file or a commit (OpenSSH,
+// PROTOCOL.sshsig): a public key, what it is for, and a signature by such a key.
+func sshSignature(data []byte) bool {
+	const least, most = 64, 1 << 10 // of an Ed25519 signature, and of one by RSA
+	rest, ok := bytes.CutPrefix(data, []byte("SSHSIG\x00\x00\x00\x01"))
+	var fields [5][]byte
+	for i := range fields {
+		var n int
+		if len(rest) >= 4 {
+			n = int(binary.BigEndian.Uint32(rest))
+		}
+		if !ok || len(rest) < 4 || n < 0 || n > len(rest)-4 {
+			return false
+		}
+		fields[i], rest = rest[4:4+n], rest[4+n:]
+	}
+	hash, signature := string(fields[3]), fields[4]
+	return len(rest) == 0 && sshKey(fields[0]) && len(fields[1]) <= 64 && isText(fields[1]) && len(fields[2]) == 0 &&
+		(hash == "sha256" || hash == "sha512") && least <= len(signature) && len(signature) <= most && sshKey(signature)
 }
 
 func sshKey(data []byte) bool {
@@ -320,7 +458,7 @@ func sshKey(data []byte) bool {
 		if n < 0 || n > len(data)-4 {
 			return false
 		}
-		if name := string(data[4 : 4+n]); fields == 0 && !strings.HasPrefix(name, "ssh-") && !strings.HasPrefix(name, "ecdsa-sha2-") && !strings.HasPrefix(name, "sk-") {
+		if name := string(data[4 : 4+n]); fields == 0 && !strings.HasPrefix(name, "ssh-") && !strings.HasPrefix(name, "rsa-sha2-") && !strings.HasPrefix(name, "ecdsa-sha2-") && !strings.HasPrefix(name, "sk-") {
 			return false
 		}
 		data = data[4+n:]

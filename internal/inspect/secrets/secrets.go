@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -152,7 +153,8 @@ type search struct {
 	in       *Inspector
 	host     hostname.Name
 	findings []inspect.Finding
-	login    bool // the text is where a login puts its token
+	login    bool     // the text is where a login puts its token
+	asserted []string // tokens that the body asks for another one with
 	began    time.Time
 	bytes    int // searched since the time was looked at
 	seen     map[uint64][][]byte
@@ -164,6 +166,7 @@ func (s *search) all(ctx context.Context, c *inspect.Content) error {
 	if err != nil {
 		return err
 	}
+	s.asserted = assertions(c)
 	for i := range texts {
 		if err := s.text(ctx, &texts[i]); err != nil {
 			return err
@@ -237,6 +240,29 @@ func isLogin(t *inspect.Text) bool {
 	}
 }
 
+// maxForm is the most bytes of a form that asks for a token.
+const maxForm = 64 << 10
+
+// assertions returns the tokens that a request for a token of OAuth consists of
+// (RFC 7521 section 4, RFC 8693 section 2.1): each is the whole value of the
+// field for it.
+func assertions(c *inspect.Content) (all []string) {
+	typ, _, _ := strings.Cut(c.Type, ";")
+	if c.Kind != inspect.KindRequest || len(c.Body) > maxForm || !strings.EqualFold(strings.TrimSpace(typ), "application/x-www-form-urlencoded") {
+		return nil
+	}
+	form, err := url.ParseQuery(string(c.Body))
+	if err != nil || len(form["grant_type"]) != 1 {
+		return nil
+	}
+	for _, name := range []string{"assertion", "client_assertion", "subject_token", "actor_token"} {
+		if len(form[name]) == 1 {
+			all = append(all, form[name][0])
+		}
+	}
+	return all
+}
+
 var seed = maphash.MakeSeed()
 
 // fresh reports whether a text has not been searched before, and is going to
@@ -265,15 +291,15 @@ func (s *search) scan(ctx context.Context, data []byte) error {
 		}
 	}
 	return s.in.scanner.Scan(ctx, data, func(m scan.Match) bool {
-		s.add(m.Rule)
+		s.add(m.Rule, data[m.Start:m.End])
 		return true
 	})
 }
 
 // add takes a match into the findings, unless its pattern may go to the host.
 // The rest of the search goes on: another pattern may be hidden behind it.
-func (s *search) add(r *scan.Rule) {
-	if r.Login && s.login {
+func (s *search) add(r *scan.Rule, secret []byte) {
+	if r.Login && (s.login || slices.Contains(s.asserted, string(secret))) {
 		return
 	}
 	f := s.in.finding(r)

@@ -84,10 +84,17 @@ func request(t testing.TB, rawURL, body string) *inspect.Content {
 	}
 }
 
+// reader says what an inspector reads, as the gateway does.
+type reader struct{ *Inspector }
+
+func (r reader) Reads(*inspect.Request) inspect.Reads {
+	return inspect.Reads{Request: r.Requests(), Messages: true, Responses: r.Responses()}
+}
+
 // decide asks through a chain, as the engine does.
-func decide(t testing.TB, in inspect.ContentInspector, c *inspect.Content) inspect.Verdict {
+func decide(t testing.TB, in *Inspector, c *inspect.Content) inspect.Verdict {
 	t.Helper()
-	return inspect.NewChain().WithContent(in).DecideContent(context.Background(), c)
+	return inspect.NewChain().WithContent(reader{in}).DecideContent(context.Background(), c)
 }
 
 // TestInterface shows an inspector every field, under the names of the original.
