@@ -211,7 +211,7 @@ func (c *Content) readHead(add func(p Place, name, value string)) {
 	if r.URL == nil {
 		return
 	}
-	path := r.URL.EscapedPath()
+	path := r.EscapedPath()
 	add(PlacePath, "", path)
 	for segment := range strings.SplitSeq(path, "/") {
 		if segment != "" {

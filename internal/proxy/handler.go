@@ -339,8 +339,8 @@ func (e *Engine) put(f *flow, v inspect.Verdict, revises string) error {
 		Decision: v.Decision.String(),
 		Reason:   v.Reason,
 	}
-	if u := f.req.URL; u != nil {
-		r.Path = u.EscapedPath()
+	if f.req.URL != nil {
+		r.Path = f.req.EscapedPath()
 		r.URL = auditURL(&f.req, r.Path)
 	}
 	if len(v.Findings) > 0 {
