@@ -12,6 +12,7 @@ import (
 	"github.com/agentcage/agentcage/internal/inspect/domain"
 	"github.com/agentcage/agentcage/internal/inspect/mode"
 	"github.com/agentcage/agentcage/internal/inspect/ratelimit"
+	"github.com/agentcage/agentcage/internal/inspect/secrets"
 	"github.com/agentcage/agentcage/internal/proxy"
 )
 
@@ -26,7 +27,8 @@ type policy struct {
 	domains *domain.Inspector
 	ports   []uint16
 	chain   *inspect.Chain
-	drop    bool // blocked messages of WebSockets, in place of closing them
+	secrets *secrets.Inspector // in the chain or not
+	drop    bool               // blocked messages of WebSockets, in place of closing them
 }
 
 func newPolicy(c *config.Config, s *state, custom ...inspect.ContentInspector) (*policy, error) {
@@ -46,15 +48,15 @@ func newPolicy(c *config.Config, s *state, custom ...inspect.ContentInspector) (
 	if c.Budget.Enabled {
 		heads = append(heads, budget.New(c.Budget, &s.budget, to))
 	}
-	contents, err := contents(c, s, to)
+	forms, err := secretForms(c.Secrets)
 	if err != nil {
 		return nil, err
 	}
-	chain, err := withModes(inspect.NewChain(heads...).WithContent(append(contents, custom...)...), c)
+	chain, err := withModes(inspect.NewChain(heads...).WithContent(append(contents(c, s, forms, to), custom...)...), c)
 	if err != nil {
 		return nil, err
 	}
-	return &policy{domains: domains, ports: domains.Ports(), chain: chain, drop: c.WebSocket.OnBlock == "drop"}, nil
+	return &policy{domains: domains, ports: domains.Ports(), chain: chain, secrets: forms, drop: c.WebSocket.OnBlock == "drop"}, nil
 }
 
 // withModes makes a chain enforce no more than the config's exceptions leave.
