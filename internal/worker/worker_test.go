@@ -201,6 +201,37 @@ func TestSpawnerKilled(t *testing.T) {
 
 // TestFindPython: an agent that writes a python3 into the project does not run
 // it on the host the next time.
+// TestParentGone: the signal for a dead parent comes to those only who were tied
+// to it when it died.
+func TestParentGone(t *testing.T) {
+	parent := exec.Command("cat")
+	in, err := parent.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := parent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.PidfdOpen(parent.Process.Pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := alive(fd); err != nil {
+		t.Error("positive control:", err)
+	}
+	in.Close()
+	if err := parent.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if err := alive(fd); err == nil || err.Error() != "its parent has ended" {
+		t.Errorf("a dead parent: %v", err)
+	}
+	if err := alive(1 << 20); err == nil {
+		t.Error("without a descriptor it is alive")
+	}
+}
+
 func TestFindPython(t *testing.T) {
 	if _, err := exec.LookPath("python3"); err != nil {
 		t.Skip("needs python3: not installed")
