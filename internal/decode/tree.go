@@ -21,6 +21,7 @@ type decoder struct {
 	layers   []Layer
 	about    []about // of the layer with the same index
 	spent    int64   // decoded bytes, and what attempts cost
+	large    bool    // Limits.Large has been asked
 	seen     map[uint64]struct{}
 
 	// Reused from layer to layer, and from tree to tree.
@@ -220,6 +221,19 @@ func (d *decoder) spend(n int) bool {
 	if d.spent > d.limits.Bytes && d.err == nil {
 		d.err = errBytes
 	}
+	return d.room(0)
+}
+
+// room reports whether there may be n more bytes than were charged.
+func (d *decoder) room(n int) bool {
+	if d.large || d.spent+int64(n) <= LargeFrom || d.limits.Large == nil || d.err != nil {
+		return d.err == nil
+	}
+	d.large = true
+	if !d.limits.Large(d.ctx) {
+		d.err = errBusy
+	}
+	d.deadline = time.Time{} // begins anew
 	return d.err == nil
 }
 
