@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"regexp"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -35,15 +36,16 @@ func (r *redactor) Put(rec audit.Record) error {
 		rec.Reason = strings.ReplaceAll(rec.Reason, rec.Host, host)
 	}
 	path := r.text(rec.Path, "", "/")
-	rec.URL = r.url(rec.URL, rec.Path, path)
-	rec.Path, rec.Method, rec.Reason = path, r.text(rec.Method, ""), r.text(rec.Reason, "", words)
+	url := r.url(rec.URL, rec.Path, path)
+	changed := url != rec.URL || path != rec.Path
+	rec.Path, rec.URL, rec.Method, rec.Reason = path, url, r.text(rec.Method, ""), r.reason(rec.Reason, changed)
 	rec.Inspectors = slices.Clone(rec.Inspectors) // the caller's
 	for i := range rec.Inspectors {
 		f := &rec.Inspectors[i]
 		if host != rec.Host {
 			f.Reason = strings.ReplaceAll(f.Reason, rec.Host, host)
 		}
-		f.Reason = r.text(f.Reason, "", words)
+		f.Reason = r.reason(f.Reason, changed)
 	}
 	rec.Host = host
 	return r.Sink.Put(rec)
@@ -53,6 +55,19 @@ const (
 	formType = "application/x-www-form-urlencoded"
 	words    = ` "'(),;` // what ends a word of a reason
 )
+
+// clipped is a word of which the end is missing.
+var clipped = regexp.MustCompile("[^" + words + "]*…")
+
+// reason takes secrets out of a text of ours that may repeat a part of a URL.
+// When that was changed, what is left of a clipped part is not known by its form
+// any more.
+func (r *redactor) reason(s string, changed bool) string {
+	if changed {
+		s = clipped.ReplaceAllLiteralString(s, redacted)
+	}
+	return r.text(s, "", words)
+}
 
 // url goes through path and query of a URL as the inspectors do. Of one path it
 // is known what becomes of it.

@@ -59,6 +59,14 @@ func TestNoSecretsInTheAuditLog(t *testing.T) {
 			audit.Record{Host: strings.ToLower(b64([]byte("x"))) + "." + "q7zk-0lw.evil.test", URL: "dns://" + strings.ToLower(b64([]byte("x"))) + ".q7zk-0lw.evil.test", Reason: "domain not in allowlist: ea.q7zk-0lw.evil.test"},
 			audit.Record{Host: "ea.[redacted].evil.test", URL: "dns://ea.[redacted].evil.test", Reason: "domain not in allowlist: ea.[redacted].evil.test"},
 		},
+		"clipped": {
+			audit.Record{Path: "/" + key, URL: "https://a.test/" + key, Reason: "path not allowed for a.test: /AKIAQWERTY234567ABC…"},
+			audit.Record{Path: "/[redacted]", URL: "https://a.test/[redacted]", Reason: "path not allowed for a.test: [redacted]"},
+		},
+		"clipped without need": {
+			audit.Record{Path: "/x", URL: "https://a.test/x", Reason: "path not allowed for a.test: /long…"},
+			audit.Record{Path: "/x", URL: "https://a.test/x", Reason: "path not allowed for a.test: /long…"},
+		},
 		"reason": {
 			audit.Record{Reason: "high entropy URL param '" + value + "': 5.0", Inspectors: []audit.Finding{{Reason: "upgrade to " + key + " is refused"}, {Reason: "fine"}}},
 			audit.Record{Reason: "high entropy URL param '[redacted]': 5.0", Inspectors: []audit.Finding{{Reason: "upgrade to [redacted] is refused"}, {Reason: "fine"}}},
