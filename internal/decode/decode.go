@@ -115,6 +115,7 @@ var (
 	errCoding    = &Error{"the content coding is unknown"}
 	errCoded     = &Error{"the content does not match its content coding"}
 	errCharset   = &Error{"the character set is unknown"}
+	errBoundary  = &Error{"the boundary of a multipart is not clear"}
 	errEncrypted = &Error{"an archive is encrypted"}
 	errMethod    = &Error{"an archive is compressed in an unknown way"}
 	errArchive   = &Error{"an archive contradicts itself"}

@@ -169,6 +169,10 @@ func parseType(s string) (kind string, params map[string]string) {
 	return kind, params
 }
 
+// ambiguous is a parameter that is there twice with different values: no two
+// parsers agree which one counts.
+const ambiguous = "?"
+
 // laxType reads what it can of a type that is not well-formed: a server might.
 func laxType(s string) (kind string, params map[string]string) {
 	params = map[string]string{}
@@ -177,7 +181,7 @@ func laxType(s string) (kind string, params map[string]string) {
 		k, v, _ := strings.Cut(p, "=")
 		k, v = strings.ToLower(strings.TrimSpace(k)), strings.Trim(strings.TrimSpace(v), `"'`)
 		if before, twice := params[k]; twice && before != v {
-			v = "?" // no two parsers agree which one counts
+			v = ambiguous
 		}
 		params[k] = v
 	}
