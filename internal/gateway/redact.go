@@ -92,14 +92,21 @@ func (r *redactor) url(s, path, as string) string {
 // host takes out the labels that hold a secret, or all when it is spread over
 // them.
 func (r *redactor) host(s string) string {
-	s = r.text(s, "", ".")
-	for _, joined := range secrets.JoinedLabels(s) {
-		if r.holds(joined, "") {
-			return redacted
+	labels := strings.Split(s, ".")
+	for i, l := range labels {
+		if r.inName(l) {
+			labels[i] = redacted
 		}
+	}
+	s = strings.Join(labels, ".")
+	if slices.ContainsFunc(secrets.JoinedLabels(s), r.inName) {
+		return redacted
 	}
 	return s
 }
+
+// inName is holds for names, which come in small letters.
+func (r *redactor) inName(s string) bool { return r.holds(s, "") || r.holds(strings.ToUpper(s), "") }
 
 // text takes out the pieces between the bytes of a cut that hold a secret, for
 // each cut in turn, and all of the text when it still holds one.

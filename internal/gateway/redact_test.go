@@ -59,6 +59,9 @@ func TestNoSecretsInTheAuditLog(t *testing.T) {
 			audit.Record{Host: strings.ToLower(b64([]byte("x"))) + "." + "q7zk-0lw.evil.test", URL: "dns://" + strings.ToLower(b64([]byte("x"))) + ".q7zk-0lw.evil.test", Reason: "domain not in allowlist: ea.q7zk-0lw.evil.test"},
 			audit.Record{Host: "ea.[redacted].evil.test", URL: "dns://ea.[redacted].evil.test", Reason: "domain not in allowlist: ea.[redacted].evil.test"},
 		},
+		"label in small letters": {
+			audit.Record{Host: "x." + strings.ToLower(key) + ".evil.test"}, audit.Record{Host: "x.[redacted].evil.test"},
+		},
 		"clipped": {
 			audit.Record{Path: "/" + key, URL: "https://a.test/" + key, Reason: "path not allowed for a.test: /AKIAQWERTY234567ABC…"},
 			audit.Record{Path: "/[redacted]", URL: "https://a.test/[redacted]", Reason: "path not allowed for a.test: [redacted]"},

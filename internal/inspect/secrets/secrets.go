@@ -214,11 +214,12 @@ func (s *search) text(ctx context.Context, t *inspect.Text) error {
 			return err
 		}
 	}
-	if t.Place == inspect.PlaceHeaderName {
-		// Names come in the case of HTTP, and not in that of the sender.
-		s.line = append(s.line[:0], bytes.ToLower(t.Tree.Layers[0].Data)...)
-		if err := s.scan(ctx, s.line); err != nil {
-			return err
+	if t.Place == inspect.PlaceHeaderName || t.Place == inspect.PlaceHost {
+		// Names come in the case of HTTP or DNS, and not in that of the sender.
+		for _, in := range [...]func([]byte) []byte{bytes.ToLower, bytes.ToUpper} {
+			if err := s.scan(ctx, in(t.Tree.Layers[0].Data)); err != nil {
+				return err
+			}
 		}
 	}
 	for i := range t.Tree.Layers {
