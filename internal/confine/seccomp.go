@@ -51,6 +51,10 @@ var deniedGateway = []uint32{
 	unix.SYS_PROCESS_VM_READV, unix.SYS_PROCESS_VM_WRITEV, unix.SYS_PERSONALITY, unix.SYS_MEMFD_SECRET,
 }
 
+// deniedSingle is denied where there is to be one process: it makes memory that
+// belongs to nobody, is on no limit, and stays when it is let go.
+var deniedSingle = []uint32{unix.SYS_SHMGET, unix.SYS_MSGGET, unix.SYS_SEMGET, unix.SYS_MQ_OPEN}
+
 // newNamespaces are the namespace flags of clone(2). CLONE_NEWTIME is not one
 // of them: clone takes these bits for the exit signal.
 const newNamespaces = unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC |
@@ -141,6 +145,9 @@ func list(f program) []uint32 {
 	l := append(append([]uint32{}, denied...), deniedHere...)
 	if f.gateway {
 		l = append(l, deniedGateway...)
+	}
+	if f.single {
+		l = append(l, deniedSingle...)
 	}
 	if f.gateway || f.single {
 		l = append(l, forks...)

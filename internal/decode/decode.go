@@ -72,7 +72,16 @@ type Limits struct {
 	Bytes  int64         // in all, decoded; 96 MiB
 	Ratio  int           // of decompressed bytes to compressed ones, above 1 MiB; 200
 	Time   time.Duration // 10 s: a last resort, since Bytes bounds the work
+
+	// Large is asked, once, before more than LargeFrom bytes are decoded. It
+	// may wait, which does not count as time. Without its consent the input is
+	// not decoded. Nil consents.
+	Large func(ctx context.Context) bool
 }
+
+// LargeFrom is the number of decoded bytes from which on an input of a few
+// kilobytes may take all of Limits.Bytes.
+const LargeFrom = 256 << 10
 
 func (l Limits) orDefaults() Limits {
 	set(&l.Depth, 8)
@@ -102,9 +111,11 @@ var (
 	errBytes     = &Error{"the content decodes to too much"}
 	errRatio     = &Error{"the content expands too much"}
 	errTime      = &Error{"decoding the content took too long"}
+	errBusy      = &Error{"too much is being decoded at once"}
 	errCoding    = &Error{"the content coding is unknown"}
 	errCoded     = &Error{"the content does not match its content coding"}
 	errCharset   = &Error{"the character set is unknown"}
+	errBoundary  = &Error{"the boundary of a multipart is not clear"}
 	errEncrypted = &Error{"an archive is encrypted"}
 	errMethod    = &Error{"an archive is compressed in an unknown way"}
 	errArchive   = &Error{"an archive contradicts itself"}

@@ -451,6 +451,11 @@ func TestMultipart(t *testing.T) {
 		}
 	}
 	layersOf(t, Input{Data: []byte("no boundary"), Type: "multipart/form-data"})
+	for _, typ := range []string{"multipart/form-data; boundary=b; boundary=c", `multipart/form-data; boundary="c"; Boundary=b`, "multipart/mixed; boundary=" + strings.Repeat("b", 300)} {
+		if reason := reasonOf(t, Input{Data: []byte(body), Type: typ}, Limits{}); reason != "the boundary of a multipart is not clear" {
+			t.Errorf("%.60s: %q", typ, reason)
+		}
+	}
 	if reason := reasonOf(t, Input{Data: []byte(strings.Repeat("--b\n\nx\n", 20_000)), Type: "multipart/mixed; boundary=b"}, Limits{}); reason == "" {
 		t.Error("20,000 parts are no error")
 	}

@@ -86,7 +86,11 @@ const mostParts = 10_000
 // of all parts were looked at in the layer around them, and a part only says
 // how to read some of them once more.
 func (d *decoder) multipart(p int, boundary string) {
-	if boundary == "" || len(boundary) > 256 {
+	switch {
+	case boundary == "":
+		return
+	case boundary == ambiguous, len(boundary) > 256: // RFC 2046 has 70
+		d.fail(errBoundary)
 		return
 	}
 	src := d.layers[p].Data

@@ -23,6 +23,7 @@ type decoder struct {
 	spent    int64   // decoded bytes, and what attempts cost
 	source   int64   // bytes of the input, and what was decompressed
 	rewrites int64   // bytes of all other layers
+	large    bool    // Limits.Large has been asked
 	seen     map[uint64]struct{}
 
 	// Reused from layer to layer, and from tree to tree.
@@ -171,6 +172,10 @@ func parseType(s string) (kind string, params map[string]string) {
 	return kind, params
 }
 
+// ambiguous is a parameter that is there twice with different values: no two
+// parsers agree which one counts.
+const ambiguous = "?"
+
 // laxType reads what it can of a type that is not well-formed: a server might.
 func laxType(s string) (kind string, params map[string]string) {
 	params = map[string]string{}
@@ -179,7 +184,7 @@ func laxType(s string) (kind string, params map[string]string) {
 		k, v, _ := strings.Cut(p, "=")
 		k, v = strings.ToLower(strings.TrimSpace(k)), strings.Trim(strings.TrimSpace(v), `"'`)
 		if before, twice := params[k]; twice && before != v {
-			v = "?" // no two parsers agree which one counts
+			v = ambiguous
 		}
 		params[k] = v
 	}
@@ -238,6 +243,19 @@ func (d *decoder) spend(n int) bool {
 	if d.spent > d.limits.Bytes && d.err == nil {
 		d.err = errBytes
 	}
+	return d.room(0)
+}
+
+// room reports whether there may be n more bytes than were charged.
+func (d *decoder) room(n int) bool {
+	if d.large || d.spent+int64(n) <= LargeFrom || d.limits.Large == nil || d.err != nil {
+		return d.err == nil
+	}
+	d.large = true
+	if !d.limits.Large(d.ctx) {
+		d.err = errBusy
+	}
+	d.deadline = time.Time{} // begins anew
 	return d.err == nil
 }
 

@@ -37,14 +37,10 @@ func (s *state) hold(c *config.Config, getenv func(string) (string, bool)) error
 
 // contents are the inspectors of content in the order in which they are asked.
 // Those that count come last: what another one refuses never left.
-func contents(c *config.Config, s *state, to func(hostname.Name) hostname.Name) ([]inspect.ContentInspector, error) {
+func contents(c *config.Config, s *state, forms *secrets.Inspector, to func(hostname.Name) hostname.Name) []inspect.ContentInspector {
 	var out []inspect.ContentInspector
 	if c.Secrets.Enabled {
-		in, err := secrets.New(c.Secrets)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, in)
+		out = append(out, forms)
 	}
 	if c.Entropy.Enabled {
 		out = append(out, entropy.New(c.Entropy))
@@ -56,7 +52,17 @@ func contents(c *config.Config, s *state, to func(hostname.Name) hostname.Name) 
 	if c.Budget.Enabled {
 		out = append(out, budget.New(c.Budget, &s.budget, to))
 	}
-	return out, nil
+	return out
+}
+
+// secretForms returns the inspector of known forms. Where a config switches it
+// off it is not in the chain, and the audit log has no secrets in it all the
+// same.
+func secretForms(c config.Secrets) (*secrets.Inspector, error) {
+	if !c.Enabled {
+		c = config.Secrets{}
+	}
+	return secrets.New(c)
 }
 
 // destination takes everything for one destination that one entry of the

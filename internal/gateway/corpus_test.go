@@ -34,7 +34,7 @@ content_type: {enabled: true}
 `
 
 // corpusPolicy builds a policy as New does, with everything that is built in.
-func corpusPolicy(t *testing.T) *policy {
+func corpusPolicy(t testing.TB) *policy {
 	t.Helper()
 	c, err := config.Parse("cage.yaml", []byte(corpusConfig))
 	if err != nil {

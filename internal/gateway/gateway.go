@@ -64,7 +64,7 @@ type Options struct {
 
 // Gateway is the exit of one cage. Its methods are safe for concurrent use.
 type Gateway struct {
-	audit     audit.Sink
+	audit     *redactor
 	log       *slog.Logger
 	authority *ca.Authority
 	engine    *proxy.Engine
@@ -96,9 +96,9 @@ func New(o Options) (*Gateway, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	g := &Gateway{
-		audit: o.Audit, log: o.Log, authority: o.Authority, host: o.HostNetwork,
-		options: o, state: new(state),
+		log: o.Log, authority: o.Authority, host: o.HostNetwork, options: o, state: new(state),
 	}
+	g.audit = &redactor{Sink: o.Audit, values: &g.state.values}
 	if g.authority == nil {
 		authority, err := ca.New(o.Name)
 		if err != nil {
@@ -139,12 +139,13 @@ func (g *Gateway) build(o Options, custom *customInspectors) error {
 	}
 	g.policy, g.route, g.custom = p, newRoute(up), custom
 	g.keep(secrets)
+	g.audit.forms.Store(p.forms)
 	if g.engine, err = proxy.New(proxy.Options{
 		Policy:       p,
 		Dialer:       g.route,
 		Certificates: g.authority,
 		RootCAs:      up.roots,
-		Audit:        o.Audit,
+		Audit:        g.audit,
 		Log:          o.Log,
 	}); err != nil {
 		return err
@@ -153,7 +154,7 @@ func (g *Gateway) build(o Options, custom *customInspectors) error {
 		Table:      p.domains,
 		Resolver:   g.route,
 		Usable:     g.route.usable,
-		Audit:      o.Audit,
+		Audit:      g.audit,
 		IPv6:       o.IPv6,
 		LogQueries: o.Config.Logging.DNSQueries,
 	}
@@ -253,6 +254,7 @@ func (g *Gateway) reload(c *config.Config) error {
 	secrets.inherit(g.secrets)
 	g.keep(secrets)
 	old := g.custom
+	g.audit.forms.Store(p.forms)
 	g.policy, g.custom = p, custom
 	g.route.set(up)
 	g.engine.UpdateRoots(up.roots)

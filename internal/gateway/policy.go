@@ -13,6 +13,7 @@ import (
 	"github.com/agentcage/agentcage/internal/inspect/domain"
 	"github.com/agentcage/agentcage/internal/inspect/mode"
 	"github.com/agentcage/agentcage/internal/inspect/ratelimit"
+	"github.com/agentcage/agentcage/internal/inspect/secrets"
 	"github.com/agentcage/agentcage/internal/proxy"
 )
 
@@ -28,11 +29,12 @@ type policy struct {
 	domains *domain.Inspector
 	ports   []uint16
 	chain   *inspect.Chain
-	secrets *inject.Injector // nil for none
-	drop    bool             // blocked messages of WebSockets, in place of closing them
+	forms   *secrets.Inspector // in the chain or not
+	secrets *inject.Injector   // nil for none
+	drop    bool               // blocked messages of WebSockets, in place of closing them
 }
 
-func newPolicy(c *config.Config, s *state, secrets *inject.Injector, custom ...inspect.ContentInspector) (*policy, error) {
+func newPolicy(c *config.Config, s *state, injector *inject.Injector, custom ...inspect.ContentInspector) (*policy, error) {
 	domains, err := domain.New(c.Domains)
 	if err != nil {
 		return nil, err
@@ -49,18 +51,19 @@ func newPolicy(c *config.Config, s *state, secrets *inject.Injector, custom ...i
 	if c.Budget.Enabled {
 		heads = append(heads, budget.New(c.Budget, &s.budget, to))
 	}
-	contents, err := contents(c, s, to)
+	forms, err := secretForms(c.Secrets)
 	if err != nil {
 		return nil, err
 	}
-	if secrets.Active() {
-		contents = append(contents, secrets.Policy())
+	all := contents(c, s, forms, to)
+	if injector.Active() {
+		all = append(all, injector.Policy())
 	}
-	chain, err := withModes(inspect.NewChain(heads...).WithContent(append(contents, custom...)...), c)
+	chain, err := withModes(inspect.NewChain(heads...).WithContent(append(all, custom...)...), c)
 	if err != nil {
 		return nil, err
 	}
-	return &policy{domains: domains, ports: domains.Ports(), chain: chain, secrets: secrets, drop: c.WebSocket.OnBlock == "drop"}, nil
+	return &policy{domains: domains, ports: domains.Ports(), chain: chain, forms: forms, secrets: injector, drop: c.WebSocket.OnBlock == "drop"}, nil
 }
 
 // withModes makes a chain enforce no more than the config's exceptions leave.

@@ -68,6 +68,8 @@ func (c *Chain) ReadsContent() bool { return c != nil && len(c.contents) > 0 }
 // DecideContent asks the inspectors that read such content. What cannot be decoded blocks.
 // It never panics: an inspector that does blocks.
 func (c *Chain) DecideContent(ctx context.Context, content *Content) Verdict {
+	content.large.wanted = true
+	defer content.large.giveBack()
 	v := c.decideContent(ctx, content)
 	if !content.settled(v.Allowed()) {
 		return blockedBy(Finding{Reason: "an inspector failed", Severity: Error}, v.Findings)

@@ -56,6 +56,7 @@ type Content struct {
 	textErr error
 	decoded bool
 	memo    map[any]any
+	large   permit
 }
 
 // Memo returns what make returned at the first call with a key, so that
@@ -139,7 +140,8 @@ func (c *Content) read(ctx context.Context) ([]Text, error) {
 	c.readHeader(g.add)
 	texts, failed := g.decode(ctx)
 	if len(c.Body) > 0 {
-		tree, err := decode.Decode(ctx, decode.Input{Data: c.Body, Type: c.Type, Encoding: c.Encoding}, decode.Limits{})
+		limits := decode.Limits{Large: c.large.take}
+		tree, err := decode.Decode(ctx, decode.Input{Data: c.Body, Type: c.Type, Encoding: c.Encoding}, limits)
 		if err == nil {
 			texts = append(texts, Text{Place: PlaceBody, Tree: tree})
 		} else if failed == nil {
@@ -211,7 +213,7 @@ func (c *Content) readHead(add func(p Place, name, value string)) {
 	if r.URL == nil {
 		return
 	}
-	path := r.URL.EscapedPath()
+	path := r.EscapedPath()
 	add(PlacePath, "", path)
 	for segment := range strings.SplitSeq(path, "/") {
 		if segment != "" {

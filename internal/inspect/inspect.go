@@ -87,6 +87,19 @@ type Request struct {
 	Again bool
 }
 
+// EscapedPath returns the path as it is sent on: where net/url would write it in
+// another way, the engine keeps it in URL.Opaque.
+func (r *Request) EscapedPath() string {
+	switch {
+	case r.URL == nil:
+		return ""
+	case r.URL.Opaque != "":
+		return r.URL.Opaque
+	default:
+		return r.URL.EscapedPath()
+	}
+}
+
 // Finding is what one inspector says of one request. The zero Finding blocks.
 type Finding struct {
 	Inspector string // filled in by the chain

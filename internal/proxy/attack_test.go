@@ -289,3 +289,33 @@ func TestWebSocketWithoutPolicyIsNotCollected(t *testing.T) {
 		t.Errorf("a message was collected: %v", err)
 	}
 }
+
+// TestPathIsReadAsItIsSent: a target that net/url would write in another way
+// goes on as it came, and so it has to be read and written down as that.
+func TestPathIsReadAsItIsSent(t *testing.T) {
+	for _, path := range []string{"/a/b", `/x"/a%2Fb`, "/x^/%41%4b%49%41", "/{id}/a%2fb;c=%2F"} {
+		p := readsRequests()
+		var read string
+		p.decide = func(c *inspect.Content) inspect.Verdict {
+			texts, _ := c.Texts(t.Context())
+			for _, text := range texts {
+				if text.Place == inspect.PlacePath {
+					read = string(text.Tree.Layers[0].Data)
+				}
+			}
+			return allowed()
+		}
+		w := newWorld(t, p, echo)
+		received := w.wire("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+		raw(t, w.dialTo(w.plain), "GET "+path+"?q=1 HTTP/1.1\r\nHost: "+good+"\r\n\r\n")
+		if line, _, _ := strings.Cut(received(), "\r\n"); line != "GET "+path+"?q=1 HTTP/1.1" {
+			t.Errorf("%s: the server received %q", path, line)
+		}
+		if read != path {
+			t.Errorf("%s was read as %q", path, read)
+		}
+		if r := w.audit.all()[0]; r.Path != path || r.URL != "http://"+good+path+"?q=1" {
+			t.Errorf("%s was written down as %q, %q", path, r.Path, r.URL)
+		}
+	}
+}

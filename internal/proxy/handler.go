@@ -349,8 +349,8 @@ func (e *Engine) put(f *flow, v inspect.Verdict, revises string) error {
 		SecretsInjected: f.injected,
 		SecretsRedacted: f.redacted,
 	}
-	if u := f.req.URL; u != nil {
-		r.Path = u.EscapedPath()
+	if f.req.URL != nil {
+		r.Path = f.req.EscapedPath()
 		r.URL = auditURL(&f.req, r.Path)
 	}
 	if len(v.Findings) > 0 {

@@ -76,9 +76,31 @@ func become() error {
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
 		return fmt.Errorf("cannot tie it to its parent: %w", err)
 	}
+	if err := alive(spawnerFD); err != nil {
+		return err
+	}
 	// -I: neither the environment nor a user's own packages have a say.
 	args := []string{p.Python.Path, "-I", "-B", "-X", "utf8", "-c", loader}
 	return execLimited(p.Python.Path, args, []string{"LANG=C.UTF-8"}, p.Memory)
+}
+
+// alive looks at the process of a pidfd. Of a parent that dies before it is tied
+// to there comes no signal, and in a pid namespace of its own a process cannot
+// see that it has got another one: it would run on when everybody else is gone.
+func alive(pidfd int) error {
+	ended := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+	for {
+		n, err := unix.Poll(ended, 0)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return fmt.Errorf("cannot tell whether its parent is there: %w", err)
+		case n > 0:
+			return errors.New("its parent has ended")
+		default:
+			return nil
+		}
+	}
 }
 
 // execLimited sets the limit last, since Go's runtime reserves more.

@@ -21,8 +21,12 @@ const (
 	initName    = "agentcage-worker"
 )
 
-// channelFD is the spawner's control socket, and a worker's connection.
-const channelFD = 3
+// channelFD is the spawner's control socket, and a worker's connection. A
+// worker's first process has a pidfd of the spawner behind it.
+const (
+	channelFD = 3
+	spawnerFD = 4
+)
 
 // MaybeMain is called first by main and by every TestMain of a program that
 // starts workers. In a spawner and in a worker it never returns; otherwise it
@@ -52,6 +56,7 @@ func init() {
 type spawner struct {
 	options Options
 	python  func() (interpreter, error)
+	self    *os.File // a pidfd
 
 	mu      sync.Mutex
 	workers map[uint64]*child
@@ -94,7 +99,11 @@ func serve() int {
 	if err != nil || r.Kind != kindOptions || r.Options == nil {
 		return 1
 	}
-	s := &spawner{options: *r.Options, workers: map[uint64]*child{}}
+	self, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		return 1
+	}
+	s := &spawner{options: *r.Options, self: os.NewFile(uintptr(self), "spawner"), workers: map[uint64]*child{}}
 	s.python = sync.OnceValues(func() (interpreter, error) { return findPython(os.Getenv("PATH"), s.options.Avoid) })
 	for {
 		r, fd, err := receive(channelFD)
@@ -197,7 +206,7 @@ func (s *spawner) fork(memory int64, conn *os.File) (*exec.Cmd, error) {
 		return nil, err
 	}
 	for _, ids := range identities() {
-		cmd := initCommand(string(plan), conn, ids)
+		cmd := initCommand(string(plan), ids, conn, s.self)
 		if err = cmd.Start(); err == nil {
 			return cmd, nil
 		}
@@ -243,13 +252,13 @@ func identities() []identity {
 	}, self}
 }
 
-func initCommand(plan string, conn *os.File, id identity) *exec.Cmd {
+func initCommand(plan string, id identity, files ...*os.File) *exec.Cmd {
 	return &exec.Cmd{
 		Path:       "/proc/self/exe",
 		Args:       []string{initName},
 		Env:        []string{"GOMAXPROCS=1", "GOGC=off", planEnv + "=" + plan},
 		Dir:        "/",
-		ExtraFiles: []*os.File{conn},
+		ExtraFiles: files,
 		SysProcAttr: &syscall.SysProcAttr{
 			Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET |
 				unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP,

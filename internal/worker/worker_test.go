@@ -116,10 +116,13 @@ attempt('unshare', lambda: 1/0 if ctypes.CDLL(None).unshare(0x10000000) else 'do
 attempt('ptrace', lambda: 1/0 if ctypes.CDLL(None).ptrace(16, %d, 0, 0) else 'done')
 attempt('signal', lambda: os.kill(%d, 0))
 attempt('memory', lambda: len(bytearray(1 << 30)))
+attempt('segment', lambda: 1/0 if ctypes.CDLL(None).shmget(0, 1 << 30, 0o1600) < 0 else 'done')
+attempt('queue', lambda: 1/0 if ctypes.CDLL(None).msgget(0, 0o1600) < 0 else 'done')
 say('env', sorted(os.environ))
 say('fds', sorted(os.listdir('/proc/self/fd'))[:-1])
 say('pids', [p for p in os.listdir('/proc') if p.isdigit()])
 say('caps', [l.split()[1] for l in open('/proc/self/status') if l.startswith(('CapEff', 'CapBnd', 'NoNewPrivs', 'Seccomp:'))])
+attempt('file', lambda: os.write(os.memfd_create('x'), b'x'))
 say('uid', os.getuid(), os.getgroups())
 t = threading.Thread(target=lambda: say('thread')); t.start(); t.join()
 `, secret, l.Addr().(*net.TCPAddr).Port, os.Getpid(), os.Getpid()))
@@ -127,7 +130,7 @@ t = threading.Thread(target=lambda: say('thread')); t.start(); t.join()
 		"control": "e3b0c442 1", "env": "['LANG']", "pids": "['1']", "thread": "",
 		"fds": "['0', '1', '2', '3']", "caps": "['0000000000000000', '0000000000000000', '1', '2']",
 	}
-	for _, name := range []string{"read", "passwd", "list", "home", "write", "tmp", "lib", "fork", "spawn", "connect", "name", "unshare", "ptrace", "signal", "memory"} {
+	for _, name := range []string{"read", "passwd", "list", "home", "write", "tmp", "lib", "fork", "spawn", "connect", "name", "unshare", "ptrace", "signal", "memory", "segment", "queue", "file"} {
 		want[name] = "refused"
 	}
 	got := map[string]string{}
@@ -201,6 +204,37 @@ func TestSpawnerKilled(t *testing.T) {
 
 // TestFindPython: an agent that writes a python3 into the project does not run
 // it on the host the next time.
+// TestParentGone: the signal for a dead parent comes to those only who were tied
+// to it when it died.
+func TestParentGone(t *testing.T) {
+	parent := exec.Command("cat")
+	in, err := parent.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := parent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.PidfdOpen(parent.Process.Pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := alive(fd); err != nil {
+		t.Error("positive control:", err)
+	}
+	in.Close()
+	if err := parent.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if err := alive(fd); err == nil || err.Error() != "its parent has ended" {
+		t.Errorf("a dead parent: %v", err)
+	}
+	if err := alive(1 << 20); err == nil {
+		t.Error("without a descriptor it is alive")
+	}
+}
+
 func TestFindPython(t *testing.T) {
 	if _, err := exec.LookPath("python3"); err != nil {
 		t.Skip("needs python3: not installed")

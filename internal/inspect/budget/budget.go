@@ -91,7 +91,7 @@ func measure(c *inspect.Content) amount {
 	a.requests, a.name = 1, r.Host
 	a.bytes += int64(len(r.Method) + len(r.Host.String()) + len("  HTTP/1.1\r\nHost: \r\n\r\n"))
 	if r.URL != nil {
-		a.bytes += int64(len(r.URL.EscapedPath()) + len(r.URL.RawQuery))
+		a.bytes += int64(len(r.EscapedPath()) + len(r.URL.RawQuery))
 	}
 	return a
 }

@@ -144,13 +144,15 @@ func (f *Fields) setPlace(r *inspect.Request) {
 		u.Host += ":" + strconv.Itoa(f.Port)
 	}
 	if r.URL != nil {
-		u.Path, u.RawPath, u.RawQuery = r.URL.Path, r.URL.RawPath, r.URL.RawQuery
 		f.Query = r.URL.RawQuery
 		if f.Path == "" {
-			f.Path = r.URL.EscapedPath()
+			f.Path = r.EscapedPath()
 		}
 	}
-	f.URL = u.String()
+	f.URL = u.String() + r.EscapedPath()
+	if f.Query != "" {
+		f.URL += "?" + f.Query
+	}
 }
 
 // setBody takes what the chain has decoded already.

@@ -59,6 +59,18 @@ func TestURL(t *testing.T) {
 	}
 }
 
+// TestPathAsSent: the engine keeps a path in Opaque that net/url would write in
+// another way.
+func TestPathAsSent(t *testing.T) {
+	c := content(t, "https://example.com/x/a?q=1")
+	c.Request.URL.Opaque = `/x"/a%2Fb`
+	c.Request.Path = "" // as it is ambiguous
+	f, err := HeadOf(c)
+	if err != nil || f.URL != `https://example.com/x"/a%2Fb?q=1` || f.Path != `/x"/a%2Fb` {
+		t.Errorf("%q, %q, %v", f.URL, f.Path, err)
+	}
+}
+
 // TestKinds: what is of no known kind is not shown to anybody, and so blocks.
 func TestKinds(t *testing.T) {
 	for kind := range inspect.KindEvent + 3 {

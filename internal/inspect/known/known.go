@@ -104,7 +104,7 @@ func (l *look) content(ctx context.Context, c *inspect.Content) {
 	// stands has not been looked at.
 	l.text(c.Body)
 	if u := c.Request.URL; u != nil {
-		l.text([]byte(u.EscapedPath() + "?" + u.RawQuery))
+		l.text([]byte(c.Request.EscapedPath() + "?" + u.RawQuery))
 	}
 	for name, lines := range c.Header {
 		l.text([]byte(name))

@@ -180,6 +180,22 @@ func (s *Set) Values() []Value {
 	return out
 }
 
+// In reports whether a value or a piece of one is in a text, wherever it may go.
+// It is true when the text cannot be searched.
+func (s *Set) In(text []byte) bool {
+	now := s.current.Load()
+	if now == nil || len(text) < minPiece {
+		return false
+	}
+	found := false
+	err := now.get().scan(text, func(m match) {
+		h := m.form.value
+		first, end := m.form.covered(m.start, m.start+m.to-m.from)
+		found = found || first == 0 && end == len(h.Bytes) || h.secret.countRange(first, end) >= minPiece
+	})
+	return found || err != nil
+}
+
 func check(v Value) error {
 	switch {
 	case v.Name == "":

@@ -178,15 +178,24 @@ func (s *search) all(ctx context.Context, c *inspect.Content) error {
 	return nil
 }
 
-// labels searches a host name for what is spread over its labels, with one to
-// maxZone labels at the end taken for those of a domain of the sender's.
-func (s *search) labels(ctx context.Context, host string) error {
+// JoinedLabels returns the texts in which to look for what is spread over the
+// labels of a host name: one to maxZone labels at its end are taken for those of
+// a domain of the sender's.
+func JoinedLabels(host string) []string {
+	var out []string
 	labels := strings.Split(host, ".")
 	for n := len(labels) - 1; n > 1 && n >= len(labels)-maxZone; n-- {
 		joined := strings.Join(labels[:n], "")
 		if len(joined) < labelsFrom {
-			return nil
+			break
 		}
+		out = append(out, joined)
+	}
+	return out
+}
+
+func (s *search) labels(ctx context.Context, host string) error {
+	for _, joined := range JoinedLabels(host) {
 		tree, err := decode.Decode(ctx, decode.Input{Data: []byte(joined)}, decode.Limits{})
 		if err != nil {
 			return err
@@ -208,11 +217,12 @@ func (s *search) text(ctx context.Context, t *inspect.Text) error {
 			return err
 		}
 	}
-	if t.Place == inspect.PlaceHeaderName {
-		// Names come in the case of HTTP, and not in that of the sender.
-		s.line = append(s.line[:0], bytes.ToLower(t.Tree.Layers[0].Data)...)
-		if err := s.scan(ctx, s.line); err != nil {
-			return err
+	if t.Place == inspect.PlaceHeaderName || t.Place == inspect.PlaceHost {
+		// Names come in the case of HTTP or DNS, and not in that of the sender.
+		for _, in := range [...]func([]byte) []byte{bytes.ToLower, bytes.ToUpper} {
+			if err := s.scan(ctx, in(t.Tree.Layers[0].Data)); err != nil {
+				return err
+			}
 		}
 	}
 	for i := range t.Tree.Layers {
@@ -225,6 +235,17 @@ func (s *search) text(ctx context.Context, t *inspect.Text) error {
 		}
 	}
 	return nil
+}
+
+// In reports whether a text has a secret in it as it stands, wherever that may
+// go. It is true when the text cannot be searched.
+func (in *Inspector) In(ctx context.Context, data []byte) bool {
+	found := false
+	err := in.scanner.Scan(ctx, data, func(scan.Match) bool {
+		found = true
+		return false
+	})
+	return found || err != nil
 }
 
 // isLogin reports whether a text stands where credentials of a server's own

@@ -243,6 +243,15 @@ func TestSpellings(t *testing.T) {
 	if got := rules(verdict(in, c)); !slices.Equal(got, []string{"firecrawl_key"}) {
 		t.Errorf("as the name of a header: %v", got)
 	}
+	upper := sample(t, "aws_access_key")
+	c = request("api.example.com")
+	c.Header.Set(upper, "a") // makes it Akia
+	if got := rules(verdict(in, c)); !slices.Equal(got, []string{"aws_access_key"}) {
+		t.Errorf("capitals as the name of a header: %v", got)
+	}
+	if got := rules(verdict(in, request(strings.ToLower(upper)+".evil.test"))); !slices.Equal(got, []string{"aws_access_key"}) {
+		t.Errorf("capitals as a label: %v", got)
+	}
 	for _, host := range []string{key[:20] + "." + key[20:] + ".evil.test", key[:9] + "." + key[9:20] + "." + key[20:] + ".a.b.evil.test"} {
 		if got := rules(verdict(in, request(host))); !slices.Equal(got, []string{"firecrawl_key"}) {
 			t.Errorf("in the labels of %s: %v", host, got)
