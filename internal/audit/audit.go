@@ -75,6 +75,14 @@ type Sink interface {
 	Put(Record) error
 }
 
+// Keeper is an optional interface of a Sink that says beforehand what it will
+// keep of a record, so that nobody works on what is thrown away.
+type Keeper interface {
+	// Keeps reports whether path, URL and findings of a record are kept or
+	// shown. Of others no more than host, decision and reason are used.
+	Keeps(r *Record) bool
+}
+
 // NewID returns a new identifier for a decision, as shown to the client and
 // written to the log.
 func NewID() string {

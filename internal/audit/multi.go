@@ -2,6 +2,7 @@ package audit
 
 import (
 	"errors"
+	"slices"
 	"time"
 )
 
@@ -29,6 +30,17 @@ func (m multi) Put(r Record) error {
 		}
 	}
 	return all
+}
+
+// Keeps implements Keeper: one is enough.
+func (m multi) Keeps(r *Record) bool {
+	return slices.ContainsFunc(m, func(s Sink) bool { return keeps(s, r) })
+}
+
+// keeps takes a sink that does not say for one that keeps all.
+func keeps(s Sink, r *Record) bool {
+	k, ok := s.(Keeper)
+	return !ok || k.Keeps(r)
 }
 
 // complete fills in what a producer may leave to the sink.

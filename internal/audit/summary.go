@@ -39,7 +39,10 @@ type Summary struct {
 	rows map[Row]int
 }
 
-var _ Sink = (*Summary)(nil)
+var (
+	_ Sink   = (*Summary)(nil)
+	_ Keeper = (*Summary)(nil)
+)
 
 // Put counts a record. Policy reloads and totals are no decision and are left
 // out.
@@ -66,6 +69,9 @@ func (s *Summary) Put(r Record) error {
 	s.rows[key] += max(r.Count, 1)
 	return nil
 }
+
+// Keeps implements Keeper: of what was allowed the host is counted.
+func (s *Summary) Keeps(r *Record) bool { return decision(r.Decision) != "allowed" }
 
 // revise takes back an allowed request that came to nothing, so that it is not
 // counted twice. One with a reason is left: flags are worth seeing.

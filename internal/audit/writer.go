@@ -92,7 +92,7 @@ func (w *Writer) Errors() (uint64, error) {
 
 // Put writes a record, if it is one that is kept.
 func (w *Writer) Put(r Record) error {
-	if !w.keeps(&r) {
+	if !w.Keeps(&r) {
 		return nil
 	}
 	r.complete()
@@ -116,10 +116,10 @@ func (w *Writer) Close() error {
 	return w.file.Close()
 }
 
-// keeps holds what the original promised: an allowed request that had to do
+// Keeps implements Keeper. It holds what the original promised: an allowed request that had to do
 // with a secret is always kept. So is one with findings that were not enforced,
 // and what is no decision about a request.
-func (w *Writer) keeps(r *Record) bool {
+func (w *Writer) Keeps(r *Record) bool {
 	if decision(r.Decision) != "allowed" || w.keepAllowed.Load() {
 		return true
 	}

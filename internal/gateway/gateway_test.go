@@ -158,7 +158,7 @@ func (f finder) InspectContent(_ context.Context, c *inspect.Content) inspect.Re
 // what becomes of a message.
 func TestContent(t *testing.T) {
 	for text, want := range map[string]bool{"close": false, "drop": true} {
-		c, err := config.Parse("cage.yaml", []byte("name: x\nwebsocket: {on_block: "+text+"}\n"))
+		c, err := config.Parse("cage.yaml", []byte("name: x\nsecrets: false\nentropy: false\ncontent_type: false\nbudget: false\nwebsocket: {on_block: "+text+"}\n"))
 		if err != nil {
 			t.Fatal(err)
 		}

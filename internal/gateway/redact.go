@@ -35,6 +35,10 @@ func (r *redactor) Put(rec audit.Record) error {
 		rec.URL = strings.Replace(rec.URL, rec.Host, host, 1)
 		rec.Reason = strings.ReplaceAll(rec.Reason, rec.Host, host)
 	}
+	if k, ok := r.Sink.(audit.Keeper); ok && !k.Keeps(&rec) {
+		rec.Host, rec.Path, rec.URL = host, "", "" // as in nearly all records of a busy cage
+		return r.Sink.Put(rec)
+	}
 	path := r.text(rec.Path, "", "/")
 	url := r.url(rec.URL, rec.Path, path)
 	changed := url != rec.URL || path != rec.Path

@@ -18,7 +18,10 @@ type Inspector struct {
 	destination func(hostname.Name) hostname.Name
 }
 
-var _ inspect.ContentInspector = (*Inspector)(nil)
+var (
+	_ inspect.ContentInspector = (*Inspector)(nil)
+	_ inspect.Reader           = (*Inspector)(nil)
+)
 
 // New returns an inspector for the values of a set. destination names what is
 // taken for one destination; nil takes every host for one.
@@ -28,6 +31,13 @@ func New(set *Set, destination func(hostname.Name) hostname.Name) *Inspector {
 
 // Name returns "known-values".
 func (in *Inspector) Name() string { return "known-values" }
+
+// Reads implements inspect.Reader: where there is nothing to look for, nothing
+// has to be read for it.
+func (in *Inspector) Reads(*inspect.Request) inspect.Reads {
+	looks := in.set == nil || in.set.current.Load() != nil
+	return inspect.Reads{Request: looks, Messages: looks}
+}
 
 // InspectContent looks through every layer of the content.
 func (in *Inspector) InspectContent(ctx context.Context, c *inspect.Content) inspect.Result {
