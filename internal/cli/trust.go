@@ -11,8 +11,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -23,7 +25,8 @@ import (
 // may have been written by the last agent that worked there. It can open
 // hosts and mount paths, so it is used only after a person has seen what it
 // does: by naming it with -c, by answering yes, or with 'agentcage trust'.
-// The decision is for these very bytes (docs/adr/0004).
+// The decision is for these very bytes and those of the inspectors that it runs
+// (docs/adr/0004).
 
 // defaultConfig is the file that run looks for in the working directory.
 const defaultConfig = "cage.yaml"
@@ -41,7 +44,8 @@ func newTrust() *cobra.Command {
 		Short: "Allow a cage.yaml to be used without naming it",
 		Long: `Trust shows what a config does to this machine and records that you have seen it.
 From then on 'agentcage run' uses the file when it finds it in the working
-directory, until its content changes. The default FILE is cage.yaml.`,
+directory, until its content or that of an inspector it names changes. The
+default FILE is cage.yaml.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			file := defaultConfig
@@ -115,7 +119,58 @@ func effects(cfg *config.Config) string {
 		line("home it keeps", cfg.Name)
 	}
 	line("environment", sortedKeys(cfg.Process.Env)...)
+	line("programs it runs", programs(cfg)...)
+	line("secrets it takes", variables(cfg)...)
+	line("checks it weakens", weakened(cfg)...)
 	return b.String()
+}
+
+// programs are the inspectors of the config's own that are files.
+func programs(cfg *config.Config) []string {
+	var out []string
+	for _, i := range cfg.Inspectors {
+		if i.Path != "" {
+			out = append(out, i.Path)
+		}
+	}
+	return out
+}
+
+// variables are the names of those whose values the gateway reads.
+func variables(cfg *config.Config) []string {
+	var out []string
+	for _, r := range cfg.Injection.Rules {
+		out = append(out, nonEmpty(r.Env)...)
+	}
+	for _, p := range cfg.Secrets.ExtraPatterns {
+		out = append(out, nonEmpty(p.Env)...)
+	}
+	return out
+}
+
+// weakened are the built-in inspectors that are off, or that block nothing or
+// not everything.
+func weakened(cfg *config.Config) []string {
+	var out []string
+	for _, i := range []struct {
+		name, action string
+		on           bool
+	}{
+		{"secrets", cfg.Secrets.Action, cfg.Secrets.Enabled},
+		{"entropy", cfg.Entropy.Action, cfg.Entropy.Enabled},
+		{"content-type", cfg.ContentType.Action, cfg.ContentType.Enabled},
+	} {
+		switch {
+		case !i.on:
+			out = append(out, i.name+" is off")
+		case i.action != "block":
+			out = append(out, i.name+" does not block")
+		}
+	}
+	for _, e := range append(cfg.Observe[:len(cfg.Observe):len(cfg.Observe)], cfg.Exempt...) {
+		out = append(out, e.Inspector+" has exceptions")
+	}
+	return slices.Compact(out)
 }
 
 func entryNames(d config.Domains) []string {
@@ -183,8 +238,12 @@ func isTrusted(cfg *config.Config) bool {
 	if err != nil {
 		return false
 	}
+	now, err := sumOf(cfg)
+	if err != nil {
+		return false
+	}
 	var t trusted
-	return json.Unmarshal(raw, &t) == nil && t.SHA256 == cfg.Sum
+	return json.Unmarshal(raw, &t) == nil && t.SHA256 == now
 }
 
 func recordTrust(cfg *config.Config) error {
@@ -196,7 +255,11 @@ func recordTrust(cfg *config.Config) error {
 	if err != nil {
 		return fmt.Errorf("cannot record the decision: %w", err)
 	}
-	raw, err := json.Marshal(trusted{Path: abs, SHA256: cfg.Sum})
+	now, err := sumOf(cfg)
+	if err != nil {
+		return fmt.Errorf("cannot record the decision: %w", err)
+	}
+	raw, err := json.Marshal(trusted{Path: abs, SHA256: now})
 	if err == nil {
 		err = writeAtomic(record, raw)
 	}
@@ -204,6 +267,42 @@ func recordTrust(cfg *config.Config) error {
 		return fmt.Errorf("cannot record the decision: %w", err)
 	}
 	return nil
+}
+
+// maxProgram bounds what is read of an inspector: the longest kind has 32 MiB.
+const maxProgram = 32 << 20
+
+// sumOf is the checksum of what a decision is for: the config, and the programs
+// that it has run.
+func sumOf(cfg *config.Config) (string, error) {
+	all := cfg.Sum
+	for _, path := range programs(cfg) {
+		data, err := readProgram(path)
+		if err != nil {
+			return "", err
+		}
+		all += sum(data)
+	}
+	if all == cfg.Sum {
+		return all, nil
+	}
+	return sum([]byte(all)), nil
+}
+
+func readProgram(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe that nobody writes to is no program
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is no file", path)
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxProgram+1))
+	if err == nil && len(data) > maxProgram {
+		err = fmt.Errorf("%s is too long", path)
+	}
+	return data, err
 }
 
 func forgetTrust(file string) error {
