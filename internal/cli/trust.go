@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -26,7 +27,8 @@ import (
 // may have been written by the last agent that worked there. It can open
 // hosts and mount paths, so it is used only after a person has seen what it
 // does: by naming it with -c, by answering yes, or with 'agentcage trust'.
-// The decision is for these very bytes (docs/adr/0004).
+// The decision is for these very bytes and those of the inspectors that it runs
+// (docs/adr/0004).
 
 // defaultConfig is the file that run looks for in the working directory.
 const defaultConfig = "cage.yaml"
@@ -44,7 +46,8 @@ func newTrust() *cobra.Command {
 		Short: "Allow a cage.yaml to be used without naming it",
 		Long: `Trust shows what a config does to this machine and records that you have seen it.
 From then on 'agentcage run' uses the file when it finds it in the working
-directory, until its content changes. The default FILE is cage.yaml.`,
+directory, until its content or that of an inspector it names changes. The
+default FILE is cage.yaml.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			file := defaultConfig
@@ -120,6 +123,8 @@ func effects(cfg *config.Config) string {
 	line("environment", sortedKeys(cfg.Process.Env)...)
 	line("secrets it sends", secretLines(cfg)...)
 	line("programs it runs", programs(cfg)...)
+	line("values it looks for", variables(cfg)...)
+	line("checks it weakens", weakened(cfg)...)
 	return b.String()
 }
 
@@ -144,6 +149,15 @@ func secretLines(cfg *config.Config) []string {
 	return out
 }
 
+// variables are the names of those whose values are looked for.
+func variables(cfg *config.Config) []string {
+	var out []string
+	for _, p := range cfg.Secrets.ExtraPatterns {
+		out = append(out, nonEmpty(p.Env)...)
+	}
+	return out
+}
+
 // programs are those that run outside of the cage.
 func programs(cfg *config.Config) []string {
 	out := inspectorFiles(cfg)
@@ -153,6 +167,31 @@ func programs(cfg *config.Config) []string {
 		}
 	}
 	return out
+}
+
+// weakened are the built-in inspectors that are off, or that block nothing or
+// not everything.
+func weakened(cfg *config.Config) []string {
+	var out []string
+	for _, i := range []struct {
+		name, action string
+		on           bool
+	}{
+		{"secrets", cfg.Secrets.Action, cfg.Secrets.Enabled},
+		{"entropy", cfg.Entropy.Action, cfg.Entropy.Enabled},
+		{"content-type", cfg.ContentType.Action, cfg.ContentType.Enabled},
+	} {
+		switch {
+		case !i.on:
+			out = append(out, i.name+" is off")
+		case i.action != "block":
+			out = append(out, i.name+" does not block")
+		}
+	}
+	for _, e := range append(cfg.Observe[:len(cfg.Observe):len(cfg.Observe)], cfg.Exempt...) {
+		out = append(out, e.Inspector+" has exceptions")
+	}
+	return slices.Compact(out)
 }
 
 func entryNames(d config.Domains) []string {
@@ -215,8 +254,12 @@ func isTrusted(cfg *config.Config) bool {
 	if err != nil {
 		return false
 	}
+	now, err := sumOf(cfg)
+	if err != nil {
+		return false
+	}
 	var t trusted
-	return json.Unmarshal(raw, &t) == nil && t.SHA256 == cfg.Sum
+	return json.Unmarshal(raw, &t) == nil && t.SHA256 == now
 }
 
 func recordTrust(cfg *config.Config) error {
@@ -228,7 +271,11 @@ func recordTrust(cfg *config.Config) error {
 	if err != nil {
 		return fmt.Errorf("cannot record the decision: %w", err)
 	}
-	raw, err := json.Marshal(trusted{Path: abs, SHA256: cfg.Sum})
+	now, err := sumOf(cfg)
+	if err != nil {
+		return fmt.Errorf("cannot record the decision: %w", err)
+	}
+	raw, err := json.Marshal(trusted{Path: abs, SHA256: now})
 	if err == nil {
 		err = writeAtomic(record, raw)
 	}
@@ -236,6 +283,42 @@ func recordTrust(cfg *config.Config) error {
 		return fmt.Errorf("cannot record the decision: %w", err)
 	}
 	return nil
+}
+
+// maxProgram bounds what is read of an inspector: the longest kind has 32 MiB.
+const maxProgram = 32 << 20
+
+// sumOf is the checksum of what a decision is for: the config, and the programs
+// that it has run.
+func sumOf(cfg *config.Config) (string, error) {
+	all := cfg.Sum
+	for _, path := range programs(cfg) {
+		data, err := readProgram(path)
+		if err != nil {
+			return "", err
+		}
+		all += sum(data)
+	}
+	if all == cfg.Sum {
+		return all, nil
+	}
+	return sum([]byte(all)), nil
+}
+
+func readProgram(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe that nobody writes to is no program
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is no file", path)
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxProgram+1))
+	if err == nil && len(data) > maxProgram {
+		err = fmt.Errorf("%s is too long", path)
+	}
+	return data, err
 }
 
 func forgetTrust(file string) error {

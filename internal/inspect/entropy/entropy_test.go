@@ -2,6 +2,7 @@ package entropy
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -75,6 +76,15 @@ func TestReasons(t *testing.T) {
 	}
 }
 
+// jar makes n cookies with values of a size.
+func jar(r *payloadtest.Rand, name string, n, size int) *inspect.Content {
+	var all []string
+	for i := range n {
+		all = append(all, fmt.Sprintf("%s%d=%s", name, i, r.Of(base62, size)))
+	}
+	return get("/", map[string]string{"Cookie": strings.Join(all, "; ")})
+}
+
 // TestBounds: what is shorter than the least that is measured passes, and one
 // more does not.
 func TestBounds(t *testing.T) {
@@ -95,6 +105,15 @@ func TestBounds(t *testing.T) {
 		{"credential of more", get("/", map[string]string{"Authorization": "Bearer " + r.Of(base62, 2100)}), true},
 		{"cookie of 1 KiB", get("/", map[string]string{"Cookie": "s=" + r.Of(base62, 1024)}), false},
 		{"cookie of more", get("/", map[string]string{"Cookie": "s=" + r.Of(base62, 1100)}), true},
+		{"cookies of 2 KiB", jar(r, "a", 4, 512), false},
+		{"cookies of more", jar(r, "a", 5, 512), true},
+		{"cookies of sessions", jar(r, "session", 8, 1024), false},
+		{"more of them", jar(r, "session", 9, 1024), true},
+		{"a click", get("/?gclid="+r.Of(base62, 256), nil), false},
+		{"a click of more", get("/?gclid="+r.Of(base62, 260), nil), true},
+		{"state of an upload", get("/v2/a/blobs/uploads/1?_state="+r.Of(base62, 1024), nil), false},
+		{"state of an upload of more", get("/v2/a/blobs/uploads/1?_state="+r.Of(base62, 1100), nil), true},
+		{"state of no upload", get("/v2/a/blobs/1?_state="+r.Of(base62, 240), nil), true},
 		{"no body", get("/", nil), false},
 	} {
 		if v := found(t, config.Default().Entropy, tt.content); (v.Decision == inspect.Blocked) != tt.blocked {

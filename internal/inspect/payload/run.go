@@ -176,16 +176,17 @@ func (x *examiner) part(data, part []byte, key string) {
 	if n < minRun || x.isSlot(data, part, key) {
 		return
 	}
-	if n = min(n, x.decode(part, a)); n < minRun {
+	unexplained := x.decode(part, a)
+	if n = min(n, unexplained); n < minRun {
 		return
 	}
 	symbols := bytes.TrimRight(part, "=")
 	if rest := x.novel(symbols); len(rest) < len(symbols) {
-		extent, b := randomExtent(rest)
-		if n = min(n, extent); n < minRun {
+		symbols = rest
+		if n, a = randomExtent(rest); n < minRun {
 			return
 		}
-		a, symbols = b, rest
+		n = min(n, unexplained)
 	}
 	if n >= mediumRun {
 		x.found.medium += n

@@ -217,6 +217,31 @@ func TestLogins(t *testing.T) {
 			}
 		}
 	}
+	const ask = "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&"
+	for form, want := range map[string]inspect.Decision{
+		ask + "assertion=" + token:                                          inspect.Allowed,
+		ask + "client_assertion=" + token:                                   inspect.Allowed,
+		ask + "subject_token=" + strings.ReplaceAll(token, ".", "%2E"):      inspect.Allowed,
+		ask + "note=" + token:                                               inspect.Flagged,
+		ask + "assertion=" + token + "x":                                    inspect.Allowed, // it is another token
+		ask + "assertion=see+" + token:                                      inspect.Flagged,
+		ask + "assertion=a&assertion=" + token:                              inspect.Flagged,
+		ask + ask + "assertion=" + token:                                    inspect.Flagged,
+		"assertion=" + token:                                                inspect.Flagged,
+		ask + "assertion=" + sample(t, "azure_jwt"):                         inspect.Blocked,
+		ask + "assertion=" + sample(t, "github_token"):                      inspect.Blocked,
+		ask + "pad=" + strings.Repeat("a", maxForm) + "&assertion=" + token: inspect.Flagged,
+	} {
+		c := body("api.example.com", form)
+		c.Type = "application/x-www-form-urlencoded; charset=utf-8"
+		if v := verdict(in, c); v.Decision != want {
+			t.Errorf("%.120s: %+v", form, v)
+		}
+		c.Type = "text/plain"
+		if v := verdict(in, c); v.Decision == inspect.Allowed {
+			t.Errorf("%.120s, which is no form: %+v", form, v)
+		}
+	}
 	azure := request("api.example.com")
 	azure.Header.Set("Authorization", "Bearer "+sample(t, "azure_jwt"))
 	if got := rules(verdict(in, azure)); !slices.Equal(got, []string{"azure_jwt"}) {
