@@ -177,16 +177,19 @@ func (m *messages) next(ctx context.Context) ([]byte, error) {
 		return nil, err
 	}
 	var encoding []string
+	n := binary.BigEndian.Uint32(head[1:])
 	switch flags := head[0]; {
 	case flags&^m.flags != 0:
 		return nil, m.judge.refuse(fmt.Sprintf("malformed message: its flags are %#02x", flags))
+	case flags&flagCompressed != 0 && n == 0:
+		// There is nothing to decode and to look at, and the flag says a bit.
+		return nil, m.judge.refuse("malformed message: it is compressed and empty")
 	case flags&flagCompressed == 0:
 	case m.encoding == nil:
 		return nil, m.judge.refuse("compressed message: its encoding is not known")
 	default:
 		encoding = m.encoding
 	}
-	n := binary.BigEndian.Uint32(head[1:])
 	if int64(n) > int64(m.most) {
 		return nil, m.judge.refuse(fmt.Sprintf("message too large to inspect: %d > %d", n, m.most))
 	}

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -286,6 +288,27 @@ func TestCompressedMessages(t *testing.T) {
 		}
 		if want == 1 && !slices.Equal(seen[2].Encoding, []string{"gzip"}) {
 			t.Errorf("%s: %v", encoding, seen[2].Encoding)
+		}
+	}
+}
+
+// TestEmptyCompressedMessages: a message without a byte has nothing in it that
+// could be inspected, and its flag would be a channel of its own.
+func TestEmptyCompressedMessages(t *testing.T) {
+	for body, want := range map[string]string{
+		message("") + message("") + frameOf(1, "packed"): "200",
+		message("") + frameOf(1, "") + message(""):       "7",
+	} {
+		w := newWorld(t, readsRequests(), &taker{})
+		req, _ := http.NewRequest("POST", "https://"+good+"/", unsized([]byte(body)))
+		req.Header = http.Header{"Content-Type": {"application/grpc"}, "Grpc-Encoding": {"gzip"}}
+		res, err := h2(w.viaTransparent()).RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if got := cmp.Or(res.Header.Get("Grpc-Status"), strconv.Itoa(res.StatusCode)); got != want {
+			t.Errorf("%q gives %s, want %s: %v", body, got, want, res.Header)
 		}
 	}
 }

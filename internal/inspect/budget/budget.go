@@ -75,6 +75,13 @@ func (in *Inspector) InspectContent(_ context.Context, c *inspect.Content) inspe
 	return inspect.Done(found...)
 }
 
+// What comes with each message on the wire (grpc.io, PROTOCOL-HTTP2.md; RFC 6455
+// section 5.2, of a client). Empty ones carry data too, by their flags and number.
+const (
+	messageHead = 5
+	frameHead   = 6
+)
+
 // measure is what a content adds: its bytes as they go out over HTTP/1.1, and
 // for a request the request and the name.
 func measure(c *inspect.Content) amount {
@@ -83,6 +90,12 @@ func measure(c *inspect.Content) amount {
 		for _, line := range lines {
 			a.bytes += int64(len(name) + len(line) + len(": \r\n"))
 		}
+	}
+	switch c.Kind {
+	case inspect.KindMessage:
+		a.bytes += messageHead
+	case inspect.KindWebSocket:
+		a.bytes += frameHead
 	}
 	if c.Kind != inspect.KindRequest {
 		return a

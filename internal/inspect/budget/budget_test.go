@@ -32,7 +32,7 @@ func day(l config.Limits) config.Budget {
 
 func message(host string, n int) *inspect.Content {
 	r := &inspect.Request{Method: "GET", Scheme: "https", Host: hostname.MustParse(host), Port: 443, Path: "/", URL: &url.URL{Path: "/"}}
-	return &inspect.Content{Request: r, Kind: inspect.KindWebSocket, Direction: inspect.ToServer, Body: make([]byte, n)}
+	return &inspect.Content{Request: r, Kind: inspect.KindWindow, Direction: inspect.ToServer, Body: make([]byte, n)}
 }
 
 func request(host string) *inspect.Content {
@@ -129,6 +129,13 @@ func TestMeasure(t *testing.T) {
 	w.Kind, w.Repeated = inspect.KindWindow, 30
 	if a := measure(w); a.bytes != 70 {
 		t.Errorf("window %+v", a)
+	}
+	for kind, want := range map[inspect.Kind]int64{inspect.KindMessage: 5, inspect.KindWebSocket: 6} {
+		w := message("a.test", 0)
+		w.Kind = kind
+		if a := measure(w); a.bytes != want || a.requests != 0 {
+			t.Errorf("an empty message: %+v", a)
+		}
 	}
 	for _, odd := range []int{-5, 100, 1000} {
 		w.Repeated = odd
