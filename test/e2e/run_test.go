@@ -327,12 +327,12 @@ func TestDemo(t *testing.T) {
 	}
 }
 
-// TestUnenforced: a config that asks for a check which this version cannot
-// make does not run (B14).
+// TestUnenforced: a config that asks for what this version cannot do does not
+// run (B14), and neither does one whose secrets are missing (rules 67).
 func TestUnenforced(t *testing.T) {
 	b := newBench(t)
 	b.write("cage.yaml", "name: x\nsecret_injection: [{env: KEY, placeholder: \"{{KEY}}\"}]\n")
-	b.caged("true").fails(t, 2, "cage.yaml:2:", "secret_injection")
+	b.caged("true").fails(t, 125, "missing secrets for cage 'x':", "agentcage secret set x KEY")
 	b.write("cage.yaml", "name: x\nisolation: container\ncontainer: {image: x}\n")
 	b.caged("true").fails(t, 2, "error: cannot run with isolation", "hint: ")
 }

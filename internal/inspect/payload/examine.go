@@ -14,8 +14,10 @@ const (
 // root is what all looks into one piece of content share.
 type root struct {
 	bytes int64 // that may still be unpacked
-	novel int   // symbols that nothing foretells
-	spent spent
+
+	searched int             // symbols for which a pattern was looked for
+	patterns [passes]pattern // the last ones
+	spent    spent
 }
 
 // spent is what was taken from what structures may carry of random data, which

@@ -6,19 +6,18 @@ package payload
 // nothing, and the rest is judged by itself, so that a pattern around or
 // between random symbols hides none of them.
 const (
-	maxLag   = 128 // symbols back that are looked at: a line of encoded data and its end
-	minSame  = 12  // symbols of a block that must be foretold
-	maxNovel = 64 << 10
+	maxLag   = 128      // symbols back that are looked at: a line of encoded data and its end
+	minSame  = 12       // symbols of a block that must be foretold
+	maxNovel = 64 << 10 // symbols for which a pattern is looked for
+	passes   = 3        // the rest of a table of counters repeats, too
 )
 
-// novel returns the symbols that nothing foretells. Enough of them in one piece
-// of content are random whatever follows, and then all of data comes back.
+// novel returns the symbols that nothing foretells. A pattern is looked for only
+// so often in one piece of content: where that was not enough, what follows counts
+// as random.
 func (x *examiner) novel(data []byte) []byte {
-	for range 3 { // the rest of a table of counters repeats, too
-		if x.root.novel >= maxNovel {
-			return data
-		}
-		rest := x.once(data)
+	for pass := range passes {
+		rest := x.root.patterns[pass].without(data, &x.root.searched)
 		if len(rest) == len(data) {
 			break
 		}
@@ -27,23 +26,23 @@ func (x *examiner) novel(data []byte) []byte {
 	return data
 }
 
-func (x *examiner) once(data []byte) []byte {
+// without returns data without what the pattern, or one that is found meanwhile,
+// foretells.
+func (p *pattern) without(data []byte, searched *int) []byte {
 	rest := make([]byte, 0, min(len(data), maxNovel))
-	p := pattern{lag: 1}
 	for at := 0; at < len(data); at += blockSize {
-		if x.root.novel >= maxNovel {
-			return append(rest, data[at:]...)
-		}
 		end := min(at+blockSize, len(data))
-		before := len(rest)
-		p = p.of(data, at, end)
+		if !p.holds(data, at, end) {
+			if *searched >= maxNovel {
+				return append(rest, data[at:]...)
+			}
+			*searched += end - at
+			*p = find(data, at, end)
+		}
 		for i := at; i < end; i++ {
-			if p.lag == 0 || !p.foretells(data, i) {
+			if !p.foretells(data, i) {
 				rest = append(rest, data[i])
 			}
-		}
-		if p.lag == 0 {
-			x.root.novel += len(rest) - before
 		}
 	}
 	return rest
@@ -57,7 +56,7 @@ type pattern struct {
 }
 
 func (p pattern) foretells(data []byte, i int) bool {
-	return i >= p.lag && data[i] == data[i-p.lag]+p.more
+	return p.lag > 0 && i >= p.lag && data[i] == data[i-p.lag]+p.more
 }
 
 func (p pattern) count(data []byte, at, end int) int {
@@ -70,12 +69,14 @@ func (p pattern) count(data []byte, at, end int) int {
 	return n
 }
 
-// of returns the pattern that foretells most of a block, and more of it than
-// chance does: two fifths. The one of the block before is tried first.
-func (p pattern) of(data []byte, at, end int) pattern {
-	if p.lag > 0 && p.count(data, at, end)*8 >= (end-at)*7 {
-		return p
-	}
+// holds reports whether the pattern still foretells half of a block.
+func (p pattern) holds(data []byte, at, end int) bool {
+	return p.lag > 0 && p.count(data, at, end) >= max(minSame, (end-at)/2)
+}
+
+// find returns the pattern that foretells most of a block, and more of it than
+// chance does: two fifths.
+func find(data []byte, at, end int) pattern {
 	best, most := pattern{}, max(minSame, (end-at)*2/5)
 	try := func(q pattern) {
 		if n := q.count(data, at, end); n > most {

@@ -39,7 +39,8 @@ func TestPatterns(t *testing.T) {
 		{"digits over and over", strings.Repeat("0123456789", 500), 0, 0},
 		{"an alphabet over and over", strings.Repeat(base64, 100), 0, 0},
 		{"a random line over and over", strings.Repeat(r.Of(base64, 76), 100), 0, 140},
-		{"numbers that count", counted, 0, 64},
+		{"numbers that count", counted, 0, 256},
+		{"very many of them", strings.Repeat(counted, 100), 0, 256},
 		{"bytes that count, in hex", hex.EncodeToString(ramp(4096)), 0, 64},
 		{"random digits", r.Of("0123456789", 4000), 3400, 4000},
 		{"random digits between numbers that count", woven, 1500, 4000},
@@ -67,7 +68,7 @@ func TestPatternsOfBytes(t *testing.T) {
 		data        []byte
 		least, most int
 	}{
-		{"bytes that count", ramp(8192), 0, 0},
+		{"bytes that count", ramp(4 << 20), 0, 0},
 		{"64 bytes over and over", []byte(strings.Repeat(string(noise[:64]), 100)), 0, 0},
 		{"random ones among those that count", append(append(ramp(4096), noise...), ramp(4096)...), 4000, 4100},
 		{"random ones between those that count", woven, 3500, 8192},
@@ -206,8 +207,7 @@ func FuzzShapes(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		x := &examiner{root: &root{bytes: 1 << 20}}
 		publicKey(data)
-		ulidTime(data)
-		ksuidTime(data)
+		new(found).isStamped(data)
 		if end, ok := crate(x, data); ok && end != len(data) {
 			t.Errorf("a crate ends at %d of %d", end, len(data))
 		}
