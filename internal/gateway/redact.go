@@ -141,6 +141,9 @@ func (r *redactor) holds(s, typ string) bool {
 	if len(s) < known.MinValue || s == redacted {
 		return false
 	}
+	if !strings.ContainsAny(s, "+%") {
+		typ = "" // a form is encoded by these, and without a type most texts are plain
+	}
 	ctx := context.Background() // decoding and searching have bounds of their own
 	tree, err := decode.Decode(ctx, decode.Input{Data: []byte(s), Type: typ}, decode.Limits{})
 	if err != nil {
