@@ -140,10 +140,19 @@ func (r *redactor) pieces(s, typ, cut string) string {
 }
 
 // holds reports whether a secret is in a text or in what it decodes to. A text
-// that cannot be looked at may well hold one.
-func (r *redactor) holds(s, typ string) bool {
+// that cannot be looked at may well hold one. It never panics: records are also
+// written where that would end the process.
+func (r *redactor) holds(s, typ string) (found bool) {
+	defer func() {
+		if recover() != nil {
+			found = true
+		}
+	}()
 	if len(s) < known.MinValue || s == redacted {
 		return false
+	}
+	if !strings.ContainsAny(s, "+%") {
+		typ = "" // a form is encoded by these, and without a type most texts are plain
 	}
 	ctx := context.Background() // decoding and searching have bounds of their own
 	tree, err := decode.Decode(ctx, decode.Input{Data: []byte(s), Type: typ}, decode.Limits{})

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/agentcage/agentcage/internal/audit"
+	"github.com/agentcage/agentcage/internal/inspect/known"
 )
 
 // TestNoSecretsInTheAuditLog is rules.md 71: what is blocked, flagged or only
@@ -95,6 +96,18 @@ func TestNoSecretsInTheAuditLog(t *testing.T) {
 		if got := records.records[len(records.records)-1]; got.Path != "/[redacted]" || got.URL != "https://a.test/[redacted]" {
 			t.Errorf("switched off: %+v", got)
 		}
+	}
+}
+
+// TestRedactorThatFails writes a record all the same, with nothing in it.
+func TestRedactorThatFails(t *testing.T) {
+	records := &log{}
+	r := &redactor{Sink: records, values: new(known.Set)} // without forms it panics
+	if err := r.Put(audit.Record{Path: "/something", URL: "https://a.test/something", Decision: "blocked"}); err != nil {
+		t.Fatal(err)
+	}
+	if got := records.records[0]; got.Path != redacted || got.URL != "https://a.test"+redacted || got.Decision != "blocked" {
+		t.Errorf("%+v", got)
 	}
 }
 

@@ -249,23 +249,21 @@ func (in *Inspector) InspectContent(ctx context.Context, c *inspect.Content) ins
 	if int64(fields.BodySize) > in.o.MaxBody {
 		return in.o.Failed("the body is longer than its max_body")
 	}
-	message, err := external.Message{Deadline: in.o.Timeout.Milliseconds(), Call: fields.Direction, Context: fields}.Encode()
-	if err != nil {
-		return in.o.Failed("the message cannot be written")
-	}
 	// Not the request's own: an instance whose caller went away would have to
 	// be given up.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), in.o.Timeout)
 	defer cancel()
-	answer, err := in.ask(ctx, fields.Direction, message)
+	answer, err := in.ask(ctx, fields)
 	if err != nil {
 		return in.o.Failed(err.Error())
 	}
 	return in.o.Answer(answer)
 }
 
-// ask waits for an instance and asks it. Its error is one for a reason.
-func (in *Inspector) ask(ctx context.Context, direction string, message []byte) (answer []byte, err error) {
+// ask waits for an instance and asks it. Its error is one for a reason. The
+// message is written when there is one: a body of control characters is six times
+// as long in it, and many may wait.
+func (in *Inspector) ask(ctx context.Context, fields *external.Fields) (answer []byte, err error) {
 	var i *instance
 	select {
 	case <-in.closed:
@@ -290,8 +288,12 @@ func (in *Inspector) ask(ctx context.Context, direction string, message []byte) 
 			return nil, errors.New("it cannot be started again")
 		}
 	}
+	message, err := external.Message{Deadline: in.o.Timeout.Milliseconds(), Call: fields.Direction, Context: fields}.Encode()
+	if err != nil {
+		return nil, errors.New("the message cannot be written")
+	}
 	f := i.request
-	if direction == external.DirectionResponse {
+	if fields.Direction == external.DirectionResponse {
 		f = i.response
 	}
 	return i.call(ctx, f, message)
