@@ -144,6 +144,9 @@ domains:
       ports: [%[2]s]
 rate_limit:
   requests_per_second: 0
+budget:
+  bytes: {flag: false, block: 900TiB}
+  requests: {flag: false, block: 1000000000}
 upstream:
   ca_files: [%[3]s/ca.pem]
   hosts:

@@ -16,6 +16,8 @@ type root struct {
 	bytes    int64 // that may still be unpacked
 	slots    int   // characters in places of credentials
 	reasoned int   // characters of models' encrypted reasoning
+	key      string
+	slot     bool // key names a place of credentials
 }
 
 // examiner looks into data and everything that it can open in it.

@@ -201,6 +201,9 @@ func isWhole(t *inspect.Text) bool {
 // layers measures those layers of a text that have something of their own. In
 // all of them the same credentials stand, which count once.
 func (x *examiner) layers(tree *decode.Tree) []Measure {
+	if len(tree.Layers) == 1 {
+		return x.only(tree)
+	}
 	var out []Measure
 	containers, escaped := containersOf(tree)
 	before, most := *x.root, *x.root
@@ -217,6 +220,16 @@ func (x *examiner) layers(tree *decode.Tree) []Measure {
 	}
 	x.root.slots, x.root.reasoned = most.slots, most.reasoned
 	return out
+}
+
+// only measures a text that decodes to nothing, as nearly all of a head.
+func (x *examiner) only(tree *decode.Tree) []Measure {
+	one := *x
+	m, ok := one.layer(tree, 0, false)
+	if !ok {
+		return nil
+	}
+	return []Measure{m}
 }
 
 // labels measures a host name without its dots, so that data in many short

@@ -49,7 +49,7 @@ func (x *examiner) isSlot(data, part []byte, key string) bool {
 	limit := maxSlot
 	if x.cookie {
 		limit = maxSlot / 2
-	} else if !isSlotName(key) {
+	} else if !x.root.isSlotName(key) {
 		return false
 	}
 	if len(part) > limit || x.root.slots+len(part) > maxSlots {
@@ -57,6 +57,15 @@ func (x *examiner) isSlot(data, part []byte, key string) bool {
 	}
 	x.root.slots += len(part)
 	return true
+}
+
+// isSlotName remembers the last answer: in JSON one key stands before most of
+// the text.
+func (r *root) isSlotName(key string) bool {
+	if key != r.key {
+		r.key, r.slot = key, isSlotName(key)
+	}
+	return r.slot
 }
 
 func isSlotName(key string) bool {
@@ -150,13 +159,21 @@ func isID(run []byte) bool {
 // isNamedHash reports a hash in base64 without padding behind the name of its
 // algorithm: sha256=…, as in the records of Python's packages.
 func isNamedHash(before, run []byte) bool {
-	for name, n := range map[string]int{"sha1": 27, "sha256": 43, "sha384": 64, "sha512": 86} {
-		if len(run) == n && len(before) > len(name) && bytes.IndexByte([]byte("=:-"), before[len(before)-1]) >= 0 &&
-			bytes.HasSuffix(before[:len(before)-1], []byte(name)) {
-			return true
-		}
+	name := ""
+	switch len(run) {
+	case 27:
+		name = "sha1"
+	case 43:
+		name = "sha256"
+	case 64:
+		name = "sha384"
+	case 86:
+		name = "sha512"
+	default:
+		return false
 	}
-	return false
+	return len(before) > len(name) && bytes.IndexByte([]byte("=:-"), before[len(before)-1]) >= 0 &&
+		bytes.HasSuffix(before[:len(before)-1], []byte(name))
 }
 
 // isUUID reports whether s begins with a UUID of RFC 9562: its version is 1 to
