@@ -143,6 +143,9 @@ func benchChain(b *testing.B, method, path string, body []byte) {
 
 func BenchmarkChainHead(b *testing.B) { benchChain(b, "GET", "/v1/models", nil) }
 func BenchmarkChain10k(b *testing.B)  { benchChain(b, "POST", "/v1/messages", benchChat(10_000)) }
+func BenchmarkChainWords(b *testing.B) {
+	benchChain(b, "POST", "/v1/messages", []byte(`{"text":"`+strings.Repeat("words and more words, ", 454)+`"}`))
+}
 func BenchmarkChain1MiB(b *testing.B) { benchChain(b, "POST", "/v1/messages", benchChat(1<<20)) }
 func BenchmarkChainDense(b *testing.B) {
 	benchChain(b, "POST", "/v1/messages", benchDense(1<<20))

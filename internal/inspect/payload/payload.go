@@ -180,6 +180,10 @@ func measure(c *inspect.Content, texts []inspect.Text) []Text {
 	out := make([]Text, 0, len(texts))
 	for i := range texts {
 		t := &texts[i]
+		if t.Quiet.Is(key{}) {
+			continue
+		}
+		before := *shared
 		m := Text{Place: t.Place, Name: t.Name, size: len(t.Tree.Layers[0].Data)}
 		x := examiner{root: shared, name: t.Name, cookie: t.Place == inspect.PlaceCookie, reasoning: reasoning && t.Place == inspect.PlaceBody}
 		if m.size >= minRun && !isWhole(t) {
@@ -188,9 +192,23 @@ func measure(c *inspect.Content, texts []inspect.Text) []Text {
 		if t.Place == inspect.PlaceHost {
 			m.Layers = append(m.Layers, x.labels(t.Tree.Layers[0].Data))
 		}
+		if m.isQuiet() && shared.same(&before) {
+			t.Quiet.Add(key{})
+		}
 		out = append(out, m)
 	}
 	return out
+}
+
+// isQuiet reports that a text has nothing in it that anybody asks for.
+func (t *Text) isQuiet() bool {
+	for i := range t.Layers {
+		f := &t.Layers[i].found
+		if f.Run.Len+f.Opaque+f.medium+f.short+f.hashes+f.uuids+len(f.Media) != 0 || f.Type != "" {
+			return false
+		}
+	}
+	return true
 }
 
 // isWhole reports a text whose parts are texts of their own.

@@ -155,6 +155,7 @@ type search struct {
 	login    bool // the text is where a login puts its token
 	began    time.Time
 	bytes    int // searched since the time was looked at
+	hits     int // of patterns, wherever they may go
 	seen     map[uint64][][]byte
 	line     []byte
 }
@@ -165,8 +166,16 @@ func (s *search) all(ctx context.Context, c *inspect.Content) error {
 		return err
 	}
 	for i := range texts {
-		if err := s.text(ctx, &texts[i]); err != nil {
+		t := &texts[i]
+		if t.Quiet.Is(s.in.scanner) {
+			continue
+		}
+		hits := s.hits
+		if err := s.text(ctx, t); err != nil {
 			return err
+		}
+		if s.hits == hits && len(t.Tree.Layers[0].Data) < sameFrom { // all of it has been searched
+			t.Quiet.Add(s.in.scanner)
 		}
 	}
 	if c.Kind == inspect.KindRequest {
@@ -178,6 +187,9 @@ func (s *search) all(ctx context.Context, c *inspect.Content) error {
 // labels searches a host name for what is spread over its labels, with one to
 // maxZone labels at the end taken for those of a domain of the sender's.
 func (s *search) labels(ctx context.Context, host string) error {
+	if len(host) < labelsFrom {
+		return nil
+	}
 	labels := strings.Split(host, ".")
 	for n := len(labels) - 1; n > 1 && n >= len(labels)-maxZone; n-- {
 		joined := strings.Join(labels[:n], "")
@@ -265,6 +277,7 @@ func (s *search) scan(ctx context.Context, data []byte) error {
 		}
 	}
 	return s.in.scanner.Scan(ctx, data, func(m scan.Match) bool {
+		s.hits++
 		s.add(m.Rule)
 		return true
 	})
