@@ -154,7 +154,8 @@ upstream:
     %[1]s: 127.0.0.1
   allow_private: [%[1]s]
 %[4]s`, serverName, l.port, l.dir, more)
-	file := filepath.Join(l.dir, "cage.yaml")
+	l.started++
+	file := filepath.Join(l.dir, fmt.Sprintf("cage-%d.yaml", l.started))
 	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
 		return nil, err
 	}
@@ -169,9 +170,9 @@ upstream:
 	}
 	defer r.Close()
 	cmd := exec.CommandContext(ctx, binary, "proxy", "-c", file, "--listen", addr, "--ca-dir", caDir,
-		"--audit", filepath.Join(l.dir, "audit.jsonl"), "--ready-fd", "3")
+		"--audit", filepath.Join(l.dir, fmt.Sprintf("audit-%d.jsonl", l.started)), "--ready-fd", "3")
 	cmd.ExtraFiles = []*os.File{w}
-	log, err := os.Create(filepath.Join(l.dir, "ours.log"))
+	log, err := os.Create(filepath.Join(l.dir, fmt.Sprintf("ours-%d.log", l.started)))
 	if err != nil {
 		return nil, err
 	}
