@@ -45,10 +45,12 @@ func (x *examiner) sub() *examiner {
 
 // examine looks into data of any kind.
 func (x *examiner) examine(data []byte) {
-	if isText(data) {
-		x.found.IsText = true
+	if text, ascii := textOf(data); text {
+		x.found.IsText, x.found.ascii = true, ascii
 		x.text(data)
-		x.symbols(data)
+		if !ascii {
+			x.symbols(data)
+		}
 		return
 	}
 	if f := formatOf(data); f != nil {

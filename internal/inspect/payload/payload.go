@@ -44,9 +44,10 @@ type found struct {
 	Media   []Media
 	Type    string // proven by magic bytes and structure, of the whole; may be empty
 	IsText  bool
-	medium  int // characters in all runs from mediumRun on
-	short   int // in the others
-	hashes  int // in hashes
+	ascii   bool // and nothing in it is more than ASCII
+	medium  int  // characters in all runs from mediumRun on
+	short   int  // in the others
+	hashes  int  // in hashes
 	uuids   int
 	seen    int        // bytes that were looked at
 	entropy *histogram // of the opaque bytes
@@ -75,21 +76,23 @@ func (m *Measure) Sniff() string {
 	return Sniff(m.data)
 }
 
-// MostEntropy returns a bound that Entropy cannot be above. For text it is
+// MayExceed reports whether Entropy can be above a limit. For text it is mostly
 // found without counting everything.
-func (m *Measure) MostEntropy() float64 {
+func (m *Measure) MayExceed(limit float64) bool {
 	symbols := 256.0
-	if m.IsText && isASCII(m.data) {
+	if m.ascii {
 		symbols = 101 // 95 and the six control characters that isText accepts
 	}
-	most := math.Log2(symbols)
+	if math.Log2(symbols) <= limit {
+		return false
+	}
 	for _, c := range []string{" ", `"`, "e"} {
 		f := float64(bytes.Count(m.data, []byte(c))) / float64(max(1, len(m.data)))
-		if 0 < f && f < 1 {
-			most = min(most, -f*math.Log2(f)-(1-f)*math.Log2((1-f)/(symbols-1)))
+		if 0 < f && f < 1 && -f*math.Log2(f)-(1-f)*math.Log2((1-f)/(symbols-1)) <= limit {
+			return false
 		}
 	}
-	return most
+	return true
 }
 
 // Scattered returns how many characters of the layer are random data in many

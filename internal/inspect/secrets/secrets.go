@@ -154,8 +154,9 @@ type search struct {
 	findings []inspect.Finding
 	login    bool // the text is where a login puts its token
 	began    time.Time
-	bytes    int // searched since the time was looked at
-	hits     int // of patterns, wherever they may go
+	bytes    int            // searched since the time was looked at
+	hits     int            // of patterns, wherever they may go
+	lengths  map[int][]byte // the first text of each length
 	seen     map[uint64][][]byte
 	line     []byte
 }
@@ -257,13 +258,18 @@ func (s *search) fresh(data []byte) bool {
 	if len(data) < sameFrom || s.login {
 		return true
 	}
-	h := maphash.Bytes(seed, data)
-	same := func(d []byte) bool { return bytes.Equal(d, data) }
-	if slices.ContainsFunc(s.seen[h], same) {
-		return false
+	// Texts of different lengths are different, and nearly all are.
+	if s.lengths == nil {
+		s.lengths, s.seen = make(map[int][]byte), make(map[uint64][][]byte)
 	}
-	if s.seen == nil {
-		s.seen = make(map[uint64][][]byte)
+	first, ok := s.lengths[len(data)]
+	if !ok {
+		s.lengths[len(data)] = data
+		return true
+	}
+	h, same := maphash.Bytes(seed, data), func(d []byte) bool { return bytes.Equal(d, data) }
+	if same(first) || slices.ContainsFunc(s.seen[h], same) {
+		return false
 	}
 	s.seen[h] = append(s.seen[h], data)
 	return true
