@@ -139,8 +139,6 @@ func (d *decoder) inflate(open func(io.Reader) (io.Reader, func()), in source) (
 		n, err := r.Read(out[len(out):cap(out)])
 		out = out[:len(out)+n]
 		switch {
-		case !d.afford(len(out)):
-			return nil, errBomb
 		case int64(len(out)) > left:
 			d.fail(errBytes)
 			return nil, errBomb

@@ -72,7 +72,6 @@ type Limits struct {
 	Bytes  int64         // in all, decoded; 96 MiB
 	Ratio  int           // of decompressed bytes to compressed ones, above 1 MiB; 200
 	Time   time.Duration // 10 s: a last resort, since Bytes bounds the work
-	Share  *Share        // of what is decoded at one time; nil is without bounds
 }
 
 func (l Limits) orDefaults() Limits {
@@ -102,7 +101,6 @@ var (
 	errLayers    = &Error{"the content has too many layers"}
 	errBytes     = &Error{"the content decodes to too much"}
 	errRatio     = &Error{"the content expands too much"}
-	errCrowded   = &Error{"too much content is being decoded at once"}
 	errTime      = &Error{"decoding the content took too long"}
 	errCoding    = &Error{"the content coding is unknown"}
 	errCoded     = &Error{"the content does not match its content coding"}

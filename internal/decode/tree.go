@@ -22,7 +22,6 @@ type decoder struct {
 	layers   []Layer
 	about    []about // of the layer with the same index
 	spent    int64   // decoded bytes, and what attempts cost
-	paid     int64   // up to where they need no more of the share
 	seen     map[uint64]struct{}
 
 	// Reused from layer to layer, and from tree to tree.
@@ -59,7 +58,6 @@ var (
 func newDecoder(ctx context.Context, limits Limits) *decoder {
 	d := decoders.Get().(*decoder)
 	d.ctx, d.limits = ctx, limits.orDefaults()
-	d.pay()
 	return d
 }
 
@@ -68,9 +66,6 @@ const keep = 1 << 20
 
 // free gives back the scratch memory. Layers are the tree's and are not kept.
 func (d *decoder) free() {
-	if s := d.limits.Share; s != nil {
-		s.spent += d.spent
-	}
 	clear(d.seen)
 	clear(d.methods)
 	fresh := decoder{
@@ -226,34 +221,7 @@ func (d *decoder) spend(n int) bool {
 	if d.spent > d.limits.Bytes && d.err == nil {
 		d.err = errBytes
 	}
-	return d.err == nil && d.afford(0)
-}
-
-// afford reports whether more bytes may be held beside those that are charged.
-func (d *decoder) afford(more int) bool {
-	if d.spent+int64(more) <= d.paid {
-		return true
-	}
-	s := d.limits.Share
-	to := s.spent + d.spent + int64(more)
-	err := s.grow(d.ctx, to)
-	if err == nil && to > d.limits.Bytes {
-		err = errBytes // of all trees of the content together
-	}
-	if err != nil {
-		d.fail(err)
-		return false
-	}
-	d.pay()
-	return true
-}
-
-// pay finds out up to where nothing has to be asked for.
-func (d *decoder) pay() {
-	d.paid = d.limits.Share.paid()
-	if s := d.limits.Share; s != nil {
-		d.paid = min(d.paid, d.limits.Bytes) - s.spent
-	}
+	return d.err == nil
 }
 
 // known remembers what the tree has, and reports that it has these bytes.

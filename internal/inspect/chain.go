@@ -6,9 +6,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"time"
-
-	"github.com/agentcage/agentcage/internal/decode"
 )
 
 // Chain asks inspectors one after the other and stops at the first block. It
@@ -68,15 +65,9 @@ func (c *Chain) Inspectors() []any {
 // ReadsContent reports whether anybody is to be asked about content.
 func (c *Chain) ReadsContent() bool { return c != nil && len(c.contents) > 0 }
 
-// room is for all contents of the process. One waits in it for as long as a
-// client would for a slow server.
-var room = decode.NewRoom(10 * time.Second)
-
 // DecideContent asks the inspectors that read such content. What cannot be decoded blocks.
 // It never panics: an inspector that does blocks.
 func (c *Chain) DecideContent(ctx context.Context, content *Content) Verdict {
-	content.share = room.Share()
-	defer content.share.Release()
 	v := c.decideContent(ctx, content)
 	if !content.settled(v.Allowed()) {
 		return blockedBy(Finding{Reason: "an inspector failed", Severity: Error}, v.Findings)

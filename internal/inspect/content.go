@@ -51,7 +51,6 @@ type Content struct {
 	// not. The chain fills it in.
 	Prior []Finding
 
-	share   *decode.Share // of what is decoded at one time
 	settle  []func(sent bool)
 	texts   []Text
 	textErr error
@@ -139,9 +138,9 @@ func (c *Content) read(ctx context.Context) ([]Text, error) {
 		c.readHead(g.add)
 	}
 	c.readHeader(g.add)
-	texts, failed := g.decode(ctx, c.share)
+	texts, failed := g.decode(ctx)
 	if len(c.Body) > 0 {
-		tree, err := decode.Decode(ctx, decode.Input{Data: c.Body, Type: c.Type, Encoding: c.Encoding}, decode.Limits{Share: c.share})
+		tree, err := decode.Decode(ctx, decode.Input{Data: c.Body, Type: c.Type, Encoding: c.Encoding}, decode.Limits{})
 		if err == nil {
 			texts = append(texts, Text{Place: PlaceBody, Tree: tree})
 		} else if failed == nil {
@@ -176,7 +175,7 @@ func (g *gathered) add(p Place, name, value string) {
 	g.places = append(g.places, t)
 }
 
-func (g *gathered) decode(ctx context.Context, share *decode.Share) (texts []Text, failed error) {
+func (g *gathered) decode(ctx context.Context) (texts []Text, failed error) {
 	texts = make([]Text, 0, len(g.places)+1) // and the body
 	var singles []decode.Single
 	for i, t := range g.places {
@@ -192,7 +191,7 @@ func (g *gathered) decode(ctx context.Context, share *decode.Share) (texts []Tex
 		singles = singles[1:]
 		if needsDecoding(t.place, data) {
 			var err error
-			if tree, err = decode.Decode(ctx, inputOf(t.place, data), decode.Limits{Share: share}); err != nil {
+			if tree, err = decode.Decode(ctx, inputOf(t.place, data), decode.Limits{}); err != nil {
 				if failed == nil {
 					failed = err
 				}

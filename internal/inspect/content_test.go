@@ -6,10 +6,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
-	"testing/synctest"
-	"time"
 
-	"github.com/agentcage/agentcage/internal/decode"
 	"github.com/agentcage/agentcage/internal/hostname"
 )
 
@@ -121,45 +118,4 @@ func BenchmarkTexts(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-}
-
-// TestCrowdedContentIsBlocked: what cannot be decoded because too much else is
-// has not been looked at. A small content goes on meanwhile.
-func TestCrowdedContentIsBlocked(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		before := room
-		defer func() { room = before }()
-		room = decode.NewRoom(time.Second)
-		escaped := func(n int) []byte { return []byte(strings.Repeat(`a line of text\n`, n/16)) }
-		hold := make(chan struct{})
-		c := NewChain().WithContent(heldUp{hold})
-		for range 40 {
-			go c.DecideContent(context.Background(), &Content{Request: &Request{Method: "HOLD"}, Kind: KindMessage, Direction: ToServer, Body: escaped(1 << 20)})
-		}
-		synctest.Wait()
-		v := c.DecideContent(context.Background(), &Content{Request: &Request{}, Kind: KindMessage, Direction: ToServer, Body: escaped(1 << 20)})
-		if v.Allowed() || v.Reason != "too much content is being decoded at once" {
-			t.Errorf("%+v", v)
-		}
-		if v := c.DecideContent(context.Background(), &Content{Request: &Request{}, Kind: KindMessage, Direction: ToServer, Body: escaped(1 << 10)}); !v.Allowed() {
-			t.Errorf("a small one: %+v", v)
-		}
-		close(hold)
-		synctest.Wait()
-		if v := c.DecideContent(context.Background(), &Content{Request: &Request{}, Kind: KindMessage, Direction: ToServer, Body: escaped(1 << 20)}); !v.Allowed() {
-			t.Errorf("when the others are done: %+v", v)
-		}
-	})
-}
-
-// heldUp keeps contents of one method until hold is closed.
-type heldUp struct{ hold chan struct{} }
-
-func (heldUp) Name() string { return "held-up" }
-
-func (h heldUp) InspectContent(_ context.Context, c *Content) Result {
-	if c.Request.Method == "HOLD" {
-		<-h.hold
-	}
-	return Done()
 }
