@@ -50,7 +50,7 @@ func (l *lab) contenders(binary string, rsa, others bool) []contender {
 		}},
 	}
 	if _, err := os.Stat(binary); err == nil {
-		list = append(list, contender{name: ours, start: func(ctx context.Context) (*child, error) { return l.startOurs(ctx, binary) }})
+		list = append(list, contender{name: ours, start: func(ctx context.Context) (*child, error) { return l.startOurs(ctx, binary, "") }})
 	}
 	if !others {
 		return list
@@ -134,8 +134,9 @@ func (s *certStore) Fetch(host string, gen func() (*tls.Certificate, error)) (*t
 }
 
 // startOurs runs `agentcage proxy` with its whole chain on; only the rate
-// limit is out of the way, as a benchmark is what it exists to refuse.
-func (l *lab) startOurs(ctx context.Context, binary string) (*child, error) {
+// limit and the budget are out of the way, as a benchmark is what they exist to
+// refuse. The budget counts all the same. more is added to its config.
+func (l *lab) startOurs(ctx context.Context, binary, more string) (*child, error) {
 	config := fmt.Sprintf(`name: bench
 domains:
   mode: allowlist
@@ -144,13 +145,17 @@ domains:
       ports: [%[2]s]
 rate_limit:
   requests_per_second: 0
+budget:
+  bytes: {flag: false, block: 900TiB}
+  requests: {flag: false, block: 1000000000}
 upstream:
   ca_files: [%[3]s/ca.pem]
   hosts:
     %[1]s: 127.0.0.1
   allow_private: [%[1]s]
-`, serverName, l.port, l.dir)
-	file := filepath.Join(l.dir, "cage.yaml")
+%[4]s`, serverName, l.port, l.dir, more)
+	l.started++
+	file := filepath.Join(l.dir, fmt.Sprintf("cage-%d.yaml", l.started))
 	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
 		return nil, err
 	}
@@ -165,9 +170,9 @@ upstream:
 	}
 	defer r.Close()
 	cmd := exec.CommandContext(ctx, binary, "proxy", "-c", file, "--listen", addr, "--ca-dir", caDir,
-		"--audit", filepath.Join(l.dir, "audit.jsonl"), "--ready-fd", "3")
+		"--audit", filepath.Join(l.dir, fmt.Sprintf("audit-%d.jsonl", l.started)), "--ready-fd", "3")
 	cmd.ExtraFiles = []*os.File{w}
-	log, err := os.Create(filepath.Join(l.dir, "ours.log"))
+	log, err := os.Create(filepath.Join(l.dir, fmt.Sprintf("ours-%d.log", l.started)))
 	if err != nil {
 		return nil, err
 	}

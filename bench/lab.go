@@ -31,6 +31,8 @@ type lab struct {
 	port  string // of the upstream
 	roots *x509.CertPool
 	up    *child
+
+	started int // gateways of ours, each with files of its own
 }
 
 func newLab(ctx context.Context, dir string) (*lab, error) {

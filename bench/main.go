@@ -27,12 +27,13 @@ type settings struct {
 	Large    int64         // bytes of the download during which memory is watched
 	Sockets  int           // idle WebSockets
 	Starts   int           // of a caged `true`
+	Paced    time.Duration // of one turn at a thousand requests a second
 	Others   bool          // squid and mitmproxy too, where they are installed
 }
 
 var (
-	full  = settings{Rounds: 5, Slice: 700 * time.Millisecond, Download: 100 << 20, Large: 1 << 30, Sockets: 1000, Starts: 50, Others: true}
-	short = settings{Rounds: 3, Slice: 350 * time.Millisecond, Download: 100 << 20, Large: 1 << 30, Sockets: 1000, Starts: 15}
+	full  = settings{Rounds: 5, Slice: 700 * time.Millisecond, Download: 100 << 20, Large: 1 << 30, Sockets: 1000, Starts: 50, Paced: 3 * time.Second, Others: true}
+	short = settings{Rounds: 3, Slice: 350 * time.Millisecond, Download: 100 << 20, Large: 1 << 30, Sockets: 1000, Starts: 15, Paced: time.Second}
 )
 
 func main() {
@@ -94,6 +95,9 @@ func run(s settings, binary, out, write string, rsa bool) error {
 		return err
 	}
 	if err := measureTraffic(ctx, lab, contenders, s, res); err != nil {
+		return err
+	}
+	if err := measureOwn(ctx, lab, binary, s, res); err != nil {
 		return err
 	}
 	measureStart(ctx, dir, binary, s, res)

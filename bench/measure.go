@@ -198,6 +198,7 @@ var scenarios = []func(client, contender, settings, *result) error{
 		res.add(c.name, postRate, t.rate)
 		return wrap("POST of 10 kB", err)
 	},
+	large,
 	func(cl client, c contender, s settings, res *result) error {
 		t, err := cl.fresh(8, s.Slice)
 		res.add(c.name, freshRate, t.rate)

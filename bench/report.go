@@ -54,6 +54,12 @@ var columns = []struct {
 	{getLate, "p99 ms", false},
 	{h2Rate, "h2 GET/s", false},
 	{postRate, "POST 10 kB/s", true},
+	{chatTime, "1 MiB JSON ms", false},
+	{denseTime, "1 MiB dense ms", false},
+	{plainMedian, "at 1,000/s ms", false},
+	{pythonAdds, "+ Python ms", false},
+	{wasmAdds, "+ WASM ms", false},
+	{whenAdds, "+ when ms", false},
 	{freshRate, "new conn/s", true},
 	{bytesRate, "MB/s", true},
 	{firstDelay, "1st event ms", false},
@@ -140,9 +146,23 @@ func (r *result) judge() []verdict {
 		all = append(all, r.verdict(fmt.Sprintf("%s: at most %g %s", what, limit, unit), "%.1f "+unit, v, ok, v <= limit))
 	}
 	ratio("small GETs on 16 kept connections", getRate, 1)
-	ratio("POST of 10 kB", postRate, 1)
+	ratio("POST of 10 kB of JSON, all built-in inspectors on", postRate, 0.9)
 	ratio("new connections", freshRate, 1.5)
 	ratio("100 MB download", bytesRate, 1)
+
+	beyond := func(what, metric string, limit float64) {
+		v, ok := r.of(ours, metric)
+		base, okBase := r.of(baseline, metric)
+		all = append(all, r.verdict(fmt.Sprintf("%s: at most %g ms more than goproxy, which keeps and reads nothing", what, limit), "%+.1f ms", v-base, ok && okBase, v-base <= limit))
+	}
+	beyond("1 MiB of JSON decided", chatTime, 15)
+	beyond("1 MiB that meets rules at every word decided", denseTime, 60)
+	adds := func(what, metric string, limit float64) {
+		v, ok := r.of(ours, metric)
+		all = append(all, r.verdict(fmt.Sprintf("%s, 1,000 requests/s: adds at most %g ms at the median", what, limit), "%+.2f ms", v, ok, v <= limit))
+	}
+	adds("an inspector in Python", pythonAdds, 1)
+	adds("an inspector in WebAssembly", wasmAdds, 0.1)
 
 	v, ok := r.of(ours, firstDelay)
 	base, okBase := r.of(direct, firstDelay)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"hash/maphash"
 	"mime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -291,10 +292,15 @@ const (
 	wideContext  = 1 << 10
 	tightContext = 64
 	longToken    = 4 << 10 // beyond the context, the rest of a token is not waited for
+	wholeFrom    = 32 << 10
 )
 
 // reach writes the source up to i as it is.
 func (p *pieces) reach(src []byte, i int) {
+	if n := len(p.out); n >= wholeFrom && n+i-p.pos > cap(p.out) {
+		// So much of the text was written that the rest will be, too.
+		p.out = slices.Grow(p.out, len(src)-p.pos)
+	}
 	if p.open && i-p.pos <= 2*p.around {
 		p.out = append(p.out, src[p.pos:i]...)
 		return

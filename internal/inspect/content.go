@@ -96,6 +96,7 @@ type Text struct {
 	Place Place
 	Name  string // of the header, parameter or cookie
 	Tree  *decode.Tree
+	Quiet *Quiet // of one that came before; may be nil
 }
 
 // Result is what a content inspector says. The zero Result blocks; Done makes
@@ -133,7 +134,7 @@ func (c *Content) Texts(ctx context.Context) ([]Text, error) {
 }
 
 func (c *Content) read(ctx context.Context) ([]Text, error) {
-	g := gathered{places: make([]gatheredText, 0, 16+2*len(c.Header)), bytes: make([]byte, 0, 1<<10)}
+	g := gathered{places: make([]gatheredText, 0, 16+2*len(c.Header))}
 	if c.Kind == KindRequest {
 		c.readHead(g.add)
 	}
@@ -163,20 +164,33 @@ type gatheredText struct {
 	place      Place
 	name       string
 	start, end int // in bytes
+	quiet      *Quiet
+	again      uint64 // hash of one that is worth remembering
 }
 
 func (g *gathered) add(p Place, name, value string) {
-	start := len(g.bytes)
-	g.bytes = append(g.bytes, value...)
-	g.places = append(g.places, gatheredText{p, name, start, len(g.bytes)})
+	t := gatheredText{place: p, name: name, start: len(g.bytes)}
+	if t.quiet, t.again = recall(p, name, value); t.quiet == nil {
+		g.bytes = append(g.bytes, value...)
+	}
+	t.end = len(g.bytes)
+	g.places = append(g.places, t)
 }
 
 func (g *gathered) decode(ctx context.Context) (texts []Text, failed error) {
 	texts = make([]Text, 0, len(g.places)+1) // and the body
-	singles := make([]decode.Single, len(g.places))
+	var singles []decode.Single
 	for i, t := range g.places {
+		if t.quiet != nil {
+			texts = append(texts, Text{Place: t.place, Name: t.name, Tree: t.quiet.tree, Quiet: t.quiet})
+			continue
+		}
+		if singles == nil {
+			singles = make([]decode.Single, len(g.places)-i)
+		}
 		data := g.bytes[t.start:t.end:t.end]
-		tree := singles[i].Tree(data)
+		tree := singles[0].Tree(data)
+		singles = singles[1:]
 		if needsDecoding(t.place, data) {
 			var err error
 			if tree, err = decode.Decode(ctx, inputOf(t.place, data), decode.Limits{}); err != nil {
@@ -186,7 +200,11 @@ func (g *gathered) decode(ctx context.Context) (texts []Text, failed error) {
 				continue
 			}
 		}
-		texts = append(texts, Text{Place: t.place, Name: t.name, Tree: tree})
+		text := Text{Place: t.place, Name: t.name, Tree: tree}
+		if t.again != 0 && len(tree.Layers) == 1 {
+			text.Quiet = remember(t.again, t.place, t.name, string(data))
+		}
+		texts = append(texts, text)
 	}
 	return texts, failed
 }

@@ -17,6 +17,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
 	"regexp"
 )
 
@@ -160,10 +161,9 @@ func (s *Scanner) scanChunk(m *matcher, from, to int, found func(Match) bool) (o
 	i := from
 	for ; i+4 <= to && i+8 <= len(data); i += 4 {
 		w := binary.LittleEndian.Uint64(data[i:]) | fold<<32 | fold
-		if filter.has(hash(uint32(w)))|filter.has(hash(uint32(w>>8)))|filter.has(hash(uint32(w>>16)))|filter.has(hash(uint32(w>>24))) == 0 {
-			continue
-		}
-		for j := range 4 {
+		known := filter.has(hash(uint32(w))) | filter.has(hash(uint32(w>>8)))<<1 | filter.has(hash(uint32(w>>16)))<<2 | filter.has(hash(uint32(w>>24)))<<3
+		for ; known != 0; known &= known - 1 {
+			j := bits.TrailingZeros64(known)
 			if on, err := s.look(m, uint32(w>>(8*j)), i+j, found); !on || err != nil {
 				return false, err
 			}
@@ -179,11 +179,7 @@ func (s *Scanner) scanChunk(m *matcher, from, to int, found func(Match) bool) (o
 
 // look tries what has four folded bytes for an anchor.
 func (s *Scanner) look(m *matcher, g uint32, at int, found func(Match) bool) (on bool, err error) {
-	h := hash(g)
-	if s.index.filter.has(h) == 0 {
-		return true, nil
-	}
-	for _, t := range s.index.find(g, h) {
+	for _, t := range s.index.find(g, hash(g)) {
 		if t.shape < 0 {
 			m.gates[t.slow-1] = true
 		} else if on, err := s.try(m, t, at, found); !on || err != nil {

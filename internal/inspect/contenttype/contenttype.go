@@ -140,7 +140,7 @@ func (in *Inspector) mismatch(c *inspect.Content, declared string, m *payload.Me
 	if sniffed != "" && declared != "" {
 		return fmt.Sprintf("content-type mismatch: %s declared but body is %s", name(declared), sniffed)
 	}
-	if declared == "" && m.Proven() != "" || m.MostEntropy() <= in.cfg.EntropyCeiling {
+	if declared == "" && m.Proven() != "" || !m.MayExceed(in.cfg.EntropyCeiling) {
 		return ""
 	}
 	if e := m.Entropy(); e > in.cfg.EntropyCeiling {

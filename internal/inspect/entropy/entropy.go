@@ -54,15 +54,19 @@ func (in *Inspector) InspectContent(ctx context.Context, c *inspect.Content) ins
 		return inspect.Done(in.finding("cannot measure: " + err.Error()))
 	}
 	var out []inspect.Finding
-	pieces := make(map[string]payload.Pieces)
+	var pieces map[string]payload.Pieces
 	for i := range texts {
 		reason, whole := in.text(c, &texts[i])
 		if reason != "" {
 			out = append(out, in.finding(reason))
-		} else if whole != "" {
-			sum := pieces[whole]
-			sum.Add(texts[i].Pieces())
-			pieces[whole] = sum
+			continue
+		}
+		if p := texts[i].Pieces(); whole != "" && p.Len() > 0 {
+			if pieces == nil {
+				pieces = make(map[string]payload.Pieces)
+			}
+			p.Add(pieces[whole])
+			pieces[whole] = p
 		}
 	}
 	for _, whole := range []string{"URL path", "URL query", "headers"} {
@@ -87,49 +91,60 @@ func (in *Inspector) finding(reason string) inspect.Finding {
 // text returns what is wrong with one text, "" for nothing, and what it is a
 // piece of.
 func (in *Inspector) text(c *inspect.Content, t *payload.Text) (wrong, whole string) {
-	what := ""
-	switch t.Place {
-	case inspect.PlaceBody:
+	if t.Place == inspect.PlaceBody {
 		return in.body(c, t), ""
-	case inspect.PlaceMethod:
-		what = "method"
-	case inspect.PlaceHost:
-		what = "host label"
-	case inspect.PlaceHeaderName:
-		what, whole = "header name", "headers"
-	case inspect.PlaceHeader:
-		what, whole = "header "+quote(t.Name), "headers"
-	case inspect.PlaceCookie:
-		what, whole = "cookie "+quote(t.Name), "headers"
-	default:
-		what, whole = in.urlPart(c, t)
 	}
-	if what == "" {
+	whole, ok := in.part(c, t)
+	if !ok {
 		return "", ""
 	}
-	if e, threshold, ok := in.short(t); ok {
-		return reason(what, e, threshold), ""
+	if e, threshold, found := in.short(t); found {
+		return reason(title(t), e, threshold), ""
 	}
 	return "", whole
 }
 
-// urlPart names a part of the URL and what it is a piece of, "" for one that
-// is not to be looked at.
-func (in *Inspector) urlPart(c *inspect.Content, t *payload.Text) (what, whole string) {
-	off := in.params.all(c.Request.Host)
-	if t.Place == inspect.PlaceSegment && !off && in.cfg.CheckURLPath {
-		return "URL path segment", "URL path"
-	}
-	if off || !in.cfg.CheckURLParams || in.params.allows(c.Request.Host, t.Name) && t.Size() <= maxSigned {
-		return "", ""
-	}
+// part says what a part of the head is a piece of, and whether it is to be
+// looked at.
+func (in *Inspector) part(c *inspect.Content, t *payload.Text) (whole string, ok bool) {
 	switch t.Place {
-	case inspect.PlaceQueryName:
-		return "URL param name", "URL query"
-	case inspect.PlaceQueryValue:
-		return "URL param " + quote(t.Name), "URL query"
+	case inspect.PlaceMethod, inspect.PlaceHost:
+		return "", true
+	case inspect.PlaceHeaderName, inspect.PlaceHeader, inspect.PlaceCookie:
+		return "headers", true
+	case inspect.PlaceSegment:
+		return "URL path", in.cfg.CheckURLPath && !in.params.all(c.Request.Host)
+	case inspect.PlaceQueryName, inspect.PlaceQueryValue:
+		return "URL query", in.checkParam(c, t)
 	}
-	return "", ""
+	return "", false
+}
+
+func (in *Inspector) checkParam(c *inspect.Content, t *payload.Text) bool {
+	host := c.Request.Host
+	return in.cfg.CheckURLParams && !in.params.all(host) && (!in.params.allows(host, t.Name) || t.Size() > maxSigned)
+}
+
+// title names a part of the head in a reason.
+func title(t *payload.Text) string {
+	switch t.Place {
+	case inspect.PlaceMethod:
+		return "method"
+	case inspect.PlaceHost:
+		return "host label"
+	case inspect.PlaceHeaderName:
+		return "header name"
+	case inspect.PlaceHeader:
+		return "header " + quote(t.Name)
+	case inspect.PlaceCookie:
+		return "cookie " + quote(t.Name)
+	case inspect.PlaceSegment:
+		return "URL path segment"
+	case inspect.PlaceQueryName:
+		return "URL param name"
+	default:
+		return "URL param " + quote(t.Name)
+	}
 }
 
 func quote(s string) string { return "'" + payload.Clip(s) + "'" }

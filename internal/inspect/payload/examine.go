@@ -34,6 +34,11 @@ func (s *spent) atLeast(o spent) {
 	s.reasoned, s.keys = max(s.reasoned, o.reasoned), max(s.keys, o.keys)
 }
 
+// same reports that a look took nothing of what all share, and could have.
+func (r *root) same(before *root) bool {
+	return r.bytes == maxUnpacked && r.spent == before.spent && r.searched == before.searched
+}
+
 // examiner looks into data and everything that it can open in it.
 type examiner struct {
 	root      *root
@@ -59,10 +64,12 @@ func (x *examiner) sub() *examiner {
 
 // examine looks into data of any kind.
 func (x *examiner) examine(data []byte) {
-	if isText(data) {
-		x.found.IsText = true
+	if text, ascii := textOf(data); text {
+		x.found.IsText, x.found.ascii = true, ascii
 		x.text(data)
-		x.symbols(data)
+		if !ascii {
+			x.symbols(data)
+		}
 		return
 	}
 	if f := formatOf(data); f != nil {

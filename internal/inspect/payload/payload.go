@@ -46,9 +46,10 @@ type found struct {
 	Type     string // proven by magic bytes and structure, of the whole; may be empty
 	whole    bool   // it ends where the data ends
 	IsText   bool
-	medium   int // characters in all runs from mediumRun on
-	short    int // in the others
-	hashes   int // in hashes
+	ascii    bool // and nothing in it is more than ASCII
+	medium   int  // characters in all runs from mediumRun on
+	short    int  // in the others
+	hashes   int  // in hashes
 	uuids    int
 	stamped  int               // in ids that begin with an instant
 	stamp    [stampKinds]int64 // the last instant of each kind
@@ -83,21 +84,23 @@ func (m *Measure) Sniff() string {
 	return Sniff(m.data)
 }
 
-// MostEntropy returns a bound that Entropy cannot be above. For text it is
+// MayExceed reports whether Entropy can be above a limit. For text it is mostly
 // found without counting everything.
-func (m *Measure) MostEntropy() float64 {
+func (m *Measure) MayExceed(limit float64) bool {
 	symbols := 256.0
-	if m.IsText && isASCII(m.data) {
+	if m.ascii {
 		symbols = 101 // 95 and the six control characters that isText accepts
 	}
-	most := math.Log2(symbols)
+	if math.Log2(symbols) <= limit {
+		return false
+	}
 	for _, c := range []string{" ", `"`, "e"} {
 		f := float64(bytes.Count(m.data, []byte(c))) / float64(max(1, len(m.data)))
-		if 0 < f && f < 1 {
-			most = min(most, -f*math.Log2(f)-(1-f)*math.Log2((1-f)/(symbols-1)))
+		if 0 < f && f < 1 && -f*math.Log2(f)-(1-f)*math.Log2((1-f)/(symbols-1)) <= limit {
+			return false
 		}
 	}
-	return most
+	return true
 }
 
 // Scattered returns how many characters of the layer are random data in many
@@ -191,6 +194,10 @@ func measure(c *inspect.Content, texts []inspect.Text) []Text {
 	out := make([]Text, 0, len(texts))
 	for i := range texts {
 		t := &texts[i]
+		if t.Quiet.Is(key{}) {
+			continue
+		}
+		before := *shared
 		m := Text{Place: t.Place, Name: t.Name, size: len(t.Tree.Layers[0].Data)}
 		x := examiner{root: shared, name: t.Name, head: t.Place != inspect.PlaceBody, cookie: t.Place == inspect.PlaceCookie, reasoning: reasoning && t.Place == inspect.PlaceBody}
 		x.upload = t.Place == inspect.PlaceQueryValue && isUploadPath(c.Request.Path)
@@ -200,9 +207,23 @@ func measure(c *inspect.Content, texts []inspect.Text) []Text {
 		if t.Place == inspect.PlaceHost {
 			m.Layers = append(m.Layers, x.labels(t.Tree.Layers[0].Data))
 		}
+		if m.isQuiet() && shared.same(&before) {
+			t.Quiet.Add(key{})
+		}
 		out = append(out, m)
 	}
 	return out
+}
+
+// isQuiet reports that a text has nothing in it that anybody asks for.
+func (t *Text) isQuiet() bool {
+	for i := range t.Layers {
+		f := &t.Layers[i].found
+		if f.Run.Len+f.Opaque+f.medium+f.short+f.hashes+f.uuids+len(f.Media) != 0 || f.Type != "" {
+			return false
+		}
+	}
+	return true
 }
 
 // isWhole reports a text whose parts are texts of their own.

@@ -109,18 +109,29 @@ const ones = 0x0101010101010101
 
 // isText reports whether data is UTF-8 text without control characters.
 func isText(data []byte) bool {
-	rest := data
+	text, _ := textOf(data)
+	return text
+}
+
+// textOf also reports whether text is ASCII.
+func textOf(data []byte) (text, ascii bool) {
+	rest, all := data, uint64(0)
 	for ; len(rest) >= 8; rest = rest[8:] {
 		// The high bit of a byte of low is set for a byte below a blank,
 		// and now and then for one beside it; both are looked at again.
 		w := binary.LittleEndian.Uint64(rest)
+		all |= w
 		low := (w - ones*' ') &^ w & (ones * 0x80)
 		del := (w ^ ones*0x7f) - ones
 		if (low|del&^(w^ones*0x7f)&(ones*0x80)) != 0 && hasControl(rest[:8]) {
-			return false
+			return false, false
 		}
 	}
-	return !hasControl(rest) && utf8.Valid(data)
+	if hasControl(rest) {
+		return false, false
+	}
+	ascii = all&(ones*0x80) == 0 && isASCII(rest)
+	return ascii || utf8.Valid(data), ascii
 }
 
 func hasControl(data []byte) bool {

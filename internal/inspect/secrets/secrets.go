@@ -156,7 +156,9 @@ type search struct {
 	login    bool     // the text is where a login puts its token
 	asserted []string // tokens that the body asks for another one with
 	began    time.Time
-	bytes    int // searched since the time was looked at
+	bytes    int            // searched since the time was looked at
+	hits     int            // of patterns, wherever they may go
+	lengths  map[int][]byte // the first text of each length
 	seen     map[uint64][][]byte
 	line     []byte
 }
@@ -168,8 +170,16 @@ func (s *search) all(ctx context.Context, c *inspect.Content) error {
 	}
 	s.asserted = assertions(c)
 	for i := range texts {
-		if err := s.text(ctx, &texts[i]); err != nil {
+		t := &texts[i]
+		if t.Quiet.Is(s.in.scanner) {
+			continue
+		}
+		hits := s.hits
+		if err := s.text(ctx, t); err != nil {
 			return err
+		}
+		if s.hits == hits && len(t.Tree.Layers[0].Data) < sameFrom { // all of it has been searched
+			t.Quiet.Add(s.in.scanner)
 		}
 	}
 	if c.Kind == inspect.KindRequest {
@@ -183,6 +193,9 @@ func (s *search) all(ctx context.Context, c *inspect.Content) error {
 // a domain of the sender's.
 func JoinedLabels(host string) []string {
 	var out []string
+	if len(host) < labelsFrom {
+		return nil
+	}
 	labels := strings.Split(host, ".")
 	for n := len(labels) - 1; n > 1 && n >= len(labels)-maxZone; n-- {
 		joined := strings.Join(labels[:n], "")
@@ -292,13 +305,18 @@ func (s *search) fresh(data []byte) bool {
 	if len(data) < sameFrom || s.login {
 		return true
 	}
-	h := maphash.Bytes(seed, data)
-	same := func(d []byte) bool { return bytes.Equal(d, data) }
-	if slices.ContainsFunc(s.seen[h], same) {
-		return false
+	// Texts of different lengths are different, and nearly all are.
+	if s.lengths == nil {
+		s.lengths, s.seen = make(map[int][]byte), make(map[uint64][][]byte)
 	}
-	if s.seen == nil {
-		s.seen = make(map[uint64][][]byte)
+	first, ok := s.lengths[len(data)]
+	if !ok {
+		s.lengths[len(data)] = data
+		return true
+	}
+	h, same := maphash.Bytes(seed, data), func(d []byte) bool { return bytes.Equal(d, data) }
+	if same(first) || slices.ContainsFunc(s.seen[h], same) {
+		return false
 	}
 	s.seen[h] = append(s.seen[h], data)
 	return true
@@ -312,6 +330,7 @@ func (s *search) scan(ctx context.Context, data []byte) error {
 		}
 	}
 	return s.in.scanner.Scan(ctx, data, func(m scan.Match) bool {
+		s.hits++
 		s.add(m.Rule, data[m.Start:m.End])
 		return true
 	})
