@@ -17,6 +17,7 @@ type result struct {
 	Time     time.Time
 	Go       string
 	CPUs     int
+	Load     string // of the machine before the run (proc_loadavg(5))
 	Settings settings
 	Turns    map[string]map[string][]float64 // contender, metric
 	Medians  map[string]map[string]float64
@@ -25,9 +26,18 @@ type result struct {
 
 func newResult(s settings) *result {
 	return &result{
-		Time: time.Now(), Go: runtime.Version(), CPUs: runtime.NumCPU(), Settings: s,
+		Time: time.Now(), Go: runtime.Version(), CPUs: runtime.NumCPU(), Load: loadAverage(), Settings: s,
 		Turns: map[string]map[string][]float64{}, Medians: map[string]map[string]float64{},
 	}
+}
+
+func loadAverage() string {
+	b, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "unknown"
+	}
+	one, _, _ := strings.Cut(string(b), " ")
+	return one
 }
 
 func (r *result) add(contender, metric string, value float64) {
@@ -224,7 +234,8 @@ func (r *result) writeMarkdown(file string) error {
 
 func (r *result) markdown() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Measured on %s, %s, %d cores, medians of %d turns.\n\n", r.Time.UTC().Format(time.DateOnly), r.Go, r.CPUs, r.Settings.Rounds)
+	fmt.Fprintf(&b, "Measured on %s, %s, %d cores, medians of %d turns. Load of the machine before: %s.\n\n",
+		r.Time.UTC().Format(time.DateOnly), r.Go, r.CPUs, r.Settings.Rounds, r.Load)
 	for i, row := range transpose(r.rows()) {
 		fmt.Fprintf(&b, "| %s |\n", strings.Join(row, " | "))
 		if i == 0 {
