@@ -216,7 +216,13 @@ func (in *Injector) rebuild() {
 	var all []needle
 	for i, k := range in.known {
 		set.names = append(set.names, k.Env)
-		k.Value.Reveal(func(b []byte) { all = append(all, needles(i, b, []byte(k.Placeholder))...) })
+		k.Value.Reveal(func(b []byte) {
+			all = append(all, needles(i, b, []byte(k.Placeholder))...)
+			set.lower = append(set.lower, strings.ToLower(string(b)))
+			if set.shortest == 0 || len(b) < set.shortest {
+				set.shortest = len(b)
+			}
+		})
 	}
 	set.m = newMatcher(all)
 	in.redactor.set.Store(set)

@@ -184,7 +184,7 @@ func (x *exchange) redact(res *http.Response) error {
 	}
 	red := s.in.Redactor()
 	if bodiless(x.r.Method, res) {
-		x.redacted = red.Header(res.Header)
+		x.redacted = append(x.redacted, red.Header(res.Header)...)
 		return nil
 	}
 	body, err := red.Response(res.Header, res.Body, res.ContentLength)

@@ -52,6 +52,7 @@ func (x *exchange) forwardUpgrade(ctx context.Context) {
 		return
 	}
 	x.redactHeader(res.Header)
+	x.tellSecrets()
 	if x.reads.Responses {
 		if _, err := x.inspectResponse(ctx, res); err != nil {
 			server.Close()

@@ -78,3 +78,30 @@ func Mixed(s string, seed uint64) string {
 	}
 	return out.String()
 }
+
+// Decompress undoes one content coding, as far as it goes.
+func Decompress(name string, data []byte) []byte {
+	src := bytes.NewReader(data)
+	var r io.Reader = src
+	switch name {
+	case "gzip":
+		if z, err := gzip.NewReader(src); err == nil {
+			r = z
+		}
+	case "br":
+		r = brotli.NewReader(src)
+	case "zstd":
+		if d, err := zstd.NewReader(src, zstd.WithDecoderConcurrency(1)); err == nil {
+			defer d.Close()
+			r = d
+		}
+	case "deflate":
+		if z, err := zlib.NewReader(src); err == nil {
+			r = z
+		} else {
+			r = flate.NewReader(bytes.NewReader(data))
+		}
+	}
+	out, _ := io.ReadAll(io.LimitReader(r, 1<<20)) // what was good before an error
+	return out
+}
