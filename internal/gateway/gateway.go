@@ -95,10 +95,9 @@ func New(o Options) (*Gateway, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	g := &Gateway{
-		audit: o.Audit, log: o.Log, authority: o.Authority, host: o.HostNetwork,
-		options: o, state: new(state),
-	}
+	g := &Gateway{audit: o.Audit, authority: o.Authority, host: o.HostNetwork, state: new(state)}
+	o.Log = slog.New(redacting{o.Log.Handler(), g.Redact})
+	g.log, g.options = o.Log, o
 	if g.authority == nil {
 		authority, err := ca.New(o.Name)
 		if err != nil {
@@ -125,7 +124,7 @@ func (g *Gateway) build(o Options, custom *customInspectors) error {
 	if err != nil {
 		return err
 	}
-	secrets, err := newSecrets(o.Config, o, &g.state.values, g.mintClient(roots))
+	secrets, err := g.newSecrets(o.Config, g.mintClient(roots))
 	if err != nil {
 		return err
 	}
@@ -250,7 +249,9 @@ func (g *Gateway) reload(c *config.Config) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("cannot reload: %w", err), custom.Close())
 	}
-	secrets.inherit(g.secrets)
+	if g.secrets != nil {
+		secrets.injector.Inherit(g.secrets.injector)
+	}
 	g.keep(secrets)
 	old := g.custom
 	g.policy, g.custom = p, custom
@@ -267,7 +268,7 @@ func (g *Gateway) prepare(c *config.Config, custom *customInspectors) (*policy, 
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	secrets, err := newSecrets(c, g.options, &g.state.values, g.mintClient(roots))
+	secrets, err := g.newSecrets(c, g.mintClient(roots))
 	if err != nil {
 		return nil, nil, nil, err
 	}
