@@ -30,6 +30,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/http/httpguts"
+
 	"github.com/agentcage/agentcage/internal/audit"
 	"github.com/agentcage/agentcage/internal/config"
 	"github.com/agentcage/agentcage/internal/inject/injecttest"
@@ -513,6 +515,14 @@ func (x *hidden) handler(f func(w http.ResponseWriter, body []byte)) *part {
 	}}
 }
 
+// setTrailer leaves out what net/http leaves out too, and then never ends the
+// stream.
+func setTrailer(w http.ResponseWriter, name string, text []byte) {
+	if httpguts.ValidHeaderFieldValue(string(text)) {
+		w.Header().Set(http.TrailerPrefix+name, string(text))
+	}
+}
+
 func grpcMessage(text []byte) []byte {
 	return append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(text))), text...)
 }
@@ -564,6 +574,9 @@ var transports = []transport{
 		}
 		return x.cut(&part{}, fmt.Appendf(nil, "HTTP/1.1 200 OK\r\n%sTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n%s\r\n", announced, x.field()))
 	}},
+	{"name of a trailer", func(x *hidden) *part {
+		return x.cut(&part{}, fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nTrailer: %s\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n%[1]s: 1\r\n\r\n", x.text))
+	}},
 	{"no body", func(x *hidden) *part {
 		if x.rng.IntN(2) == 0 {
 			p := x.answer("200 OK", x.field(), "")
@@ -588,7 +601,7 @@ var transports = []transport{
 		})
 	}},
 	{"h2 trailer", func(x *hidden) *part {
-		return x.handler(func(w http.ResponseWriter, _ []byte) { w.Header().Set(http.TrailerPrefix+"X-Echo", string(x.text)) })
+		return x.handler(func(w http.ResponseWriter, _ []byte) { setTrailer(w, "X-Echo", x.text) })
 	}},
 	{"grpc", func(x *hidden) *part {
 		message := append(grpcMessage([]byte("one")), grpcMessage(x.text)...)
@@ -599,7 +612,7 @@ var transports = []transport{
 				_, _ = w.Write(piece)
 				w.(http.Flusher).Flush()
 			}
-			w.Header().Set(http.TrailerPrefix+"Grpc-Message", string(x.text))
+			setTrailer(w, "Grpc-Message", x.text)
 			w.Header().Set(http.TrailerPrefix+"Grpc-Status", "7")
 		}}
 	}},

@@ -568,8 +568,7 @@ func ptr[T any](v T) *T { return &v }
 func TestRetryOfAnInjectedBody(t *testing.T) {
 	var mu sync.Mutex
 	var got []string
-	w := newWorld(t, keep(t, injectBody), &receiver{})
-	w.dialer.addrs[good+":80"] = serveRaw(t, func(c net.Conn) {
+	server := serveRaw(t, func(c net.Conn) {
 		br := bufio.NewReader(c)
 		for n := range 2 {
 			r, err := http.ReadRequest(br)
@@ -585,6 +584,8 @@ func TestRetryOfAnInjectedBody(t *testing.T) {
 			}
 		}
 	})
+	w := newWorld(t, keep(t, injectBody), &receiver{})
+	w.dialer.addrs[good+":80"] = server
 	rt := ways[0].make(w)
 	for range 3 {
 		req, _ := http.NewRequest("PUT", "http://"+good+"/", strings.NewReader("<"+holder+">"))

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"html"
+	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
@@ -208,6 +209,10 @@ func Encodings() []Encoding {
 	add("html", html.EscapeString)
 	add("html twice", func(s string) string { return html.EscapeString(html.EscapeString(s)) })
 	add("html in json", func(s string) string { return JSON(html.EscapeString(s)) })
+	add("html in a path", func(s string) string { return url.PathEscape(html.EscapeString(s)) })
+	add("html numbers in a path", func(s string) string {
+		return url.PathEscape(eachRune(func(r rune) string { return fmt.Sprintf("&#%d;", r) })(s))
+	})
 	add("mixed", each(func(i int, b byte) string {
 		switch {
 		case i%5 == 0:
