@@ -95,9 +95,9 @@ func New(o Options) (*Gateway, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	g := &Gateway{
-		log: o.Log, authority: o.Authority, host: o.HostNetwork, options: o, state: new(state),
-	}
+	g := &Gateway{authority: o.Authority, host: o.HostNetwork, state: new(state)}
+	o.Log = slog.New(redacting{o.Log.Handler(), g.Redact})
+	g.log, g.options = o.Log, o
 	g.audit = &redactor{Sink: o.Audit, values: &g.state.values}
 	if g.authority == nil {
 		authority, err := ca.New(o.Name)
@@ -125,7 +125,7 @@ func (g *Gateway) build(o Options, custom *customInspectors) error {
 	if err != nil {
 		return err
 	}
-	secrets, err := newSecrets(o.Config, o, &g.state.values, g.mintClient(roots))
+	secrets, err := g.newSecrets(o.Config, g.mintClient(roots))
 	if err != nil {
 		return err
 	}
@@ -251,7 +251,9 @@ func (g *Gateway) reload(c *config.Config) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("cannot reload: %w", err), custom.Close())
 	}
-	secrets.inherit(g.secrets)
+	if g.secrets != nil {
+		secrets.injector.Inherit(g.secrets.injector)
+	}
 	g.keep(secrets)
 	old := g.custom
 	g.audit.forms.Store(p.forms)
@@ -269,7 +271,7 @@ func (g *Gateway) prepare(c *config.Config, custom *customInspectors) (*policy, 
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	secrets, err := newSecrets(c, g.options, &g.state.values, g.mintClient(roots))
+	secrets, err := g.newSecrets(c, g.mintClient(roots))
 	if err != nil {
 		return nil, nil, nil, err
 	}

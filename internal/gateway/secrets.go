@@ -34,12 +34,18 @@ type cageSecrets struct {
 	minters  map[string]*minter
 }
 
-// newSecrets makes the injector of a config. get gives the value of each rule;
-// one that has none is an error, as the placeholder would go nowhere (rule 67).
-func newSecrets(c *config.Config, o Options, values *known.Set, client *http.Client) (*cageSecrets, error) {
-	if len(c.Injection.Rules) == 0 {
+// newSecrets makes the secrets of a config. There are none without rules, save
+// where there were some before: then their values go on being redacted.
+func (g *Gateway) newSecrets(c *config.Config, client *http.Client) (*cageSecrets, error) {
+	if len(c.Injection.Rules) == 0 && g.secrets == nil {
 		return nil, nil
 	}
+	return newSecrets(c, g.options, &g.state.values, client)
+}
+
+// newSecrets makes the injector of a config. The options give the value of each rule;
+// one that has none is an error, as the placeholder would go nowhere (rule 67).
+func newSecrets(c *config.Config, o Options, values *known.Set, client *http.Client) (*cageSecrets, error) {
 	injector, err := inject.New(c.Injection)
 	if err != nil {
 		return nil, err
@@ -68,17 +74,6 @@ func newSecrets(c *config.Config, o Options, values *known.Set, client *http.Cli
 		}
 	}
 	return s, nil
-}
-
-// inherit makes what an older config held known to this one, so that it goes on
-// being redacted.
-func (s *cageSecrets) inherit(old *cageSecrets) {
-	if s == nil || old == nil {
-		return
-	}
-	for _, k := range old.injector.Known() {
-		_ = s.injector.Guard(k.Env, k.Value, k.Until) // fails for a rule that is gone; then nothing asks for the value any more
-	}
 }
 
 func (s *cageSecrets) get() *inject.Injector {

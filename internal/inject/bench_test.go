@@ -14,6 +14,7 @@ import (
 
 	"github.com/agentcage/agentcage/internal/config"
 	"github.com/agentcage/agentcage/internal/hostname"
+	"github.com/agentcage/agentcage/internal/inject/injecttest"
 	"github.com/agentcage/agentcage/internal/inspect"
 	"github.com/agentcage/agentcage/internal/secret"
 )
@@ -104,7 +105,7 @@ func BenchmarkRedactCompressed(b *testing.B) {
 	r := manyRules(100)
 	data := corpora()["events"]
 	for _, list := range []string{"gzip", "br", "zstd", "deflate"} {
-		body := compress(list, data)
+		body := injecttest.Compress(list, data)
 		b.Run(list, func(b *testing.B) {
 			b.SetBytes(int64(len(data)))
 			defer perCore(b, len(data))()

@@ -145,7 +145,7 @@ func (r *Redactor) Response(h http.Header, body io.ReadCloser, length int64) (*B
 		if err == nil {
 			if out, in, ok := r.small(h, list, whole); ok {
 				all := names(in)
-				return &Body{readCloser{bytes.NewReader(out), body}, int64(len(out)), func() []string { return all }}, nil
+				return &Body{readCloser{io.MultiReader(bytes.NewReader(out), ending{body}), body}, int64(len(out)), func() []string { return all }}, nil
 			}
 		}
 		src = io.MultiReader(bytes.NewReader(whole), failing{err})
@@ -301,6 +301,19 @@ func (s *source) Read(p []byte) (int, error) {
 type readCloser struct {
 	io.Reader
 	io.Closer
+}
+
+// ending waits for the end of a body of which all bytes were read: trailers come
+// with it.
+type ending struct{ body io.Reader }
+
+func (e ending) Read([]byte) (int, error) {
+	var more [1]byte
+	_, err := io.ReadFull(e.body, more[:])
+	if err == nil {
+		err = errors.New("the body is longer than its length")
+	}
+	return 0, err
 }
 
 // failing is a reader that fails, or ends for want of an error.

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/klauspost/compress/gzip"
+
+	"github.com/agentcage/agentcage/internal/inject/injecttest"
 )
 
 const (
@@ -37,11 +39,11 @@ func respond(r *Redactor, h http.Header, body []byte, length int64, piece int) (
 
 func TestContentCodings(t *testing.T) {
 	r := testRedactor(theValue, thePlace)
-	for _, list := range codingNames {
+	for _, list := range injecttest.CodingNames {
 		for _, size := range []int{0, 10, 100 << 10} {
 			for _, known := range []bool{true, false} {
 				fill := strings.Repeat("0123456789 filling\n", size/19+1)
-				body := compress(list, []byte(fill+theValue+fill))
+				body := injecttest.Compress(list, []byte(fill+theValue+fill))
 				h := header("Content-Type", "text/plain", "Content-Length", "x", "Digest", "sha-256=x", "Etag", `"1"`)
 				if list != "" {
 					h.Set("Content-Encoding", strings.TrimSuffix(list, " raw"))
@@ -73,8 +75,8 @@ func TestContentCodings(t *testing.T) {
 // bytes, and that one is found that hides beside what is compressed.
 func TestCompressedStaysAsItIs(t *testing.T) {
 	r := testRedactor(theValue, thePlace)
-	for _, list := range codingNames {
-		body := compress(list, []byte("nothing in it"))
+	for _, list := range injecttest.CodingNames {
+		body := injecttest.Compress(list, []byte("nothing in it"))
 		h := header("Content-Encoding", strings.TrimSuffix(list, " raw"), "Digest", "d", "Content-Length", "1")
 		want := h.Clone()
 		res, out, err := respond(r, h, body, int64(len(body)), 7)
@@ -107,20 +109,20 @@ func TestUndecodable(t *testing.T) {
 		body         []byte
 	}{
 		{"unknown", "snappy", []byte("x")},
-		{"too many", "gzip, gzip, gzip, gzip", compress("gzip", []byte("x"))},
+		{"too many", "gzip, gzip, gzip, gzip", injecttest.Compress("gzip", []byte("x"))},
 		{"no gzip", "gzip", []byte("this is no gzip, but a text")},
 		{"no zstd", "zstd", []byte("this is no zstd, but a text")},
 		{"no br", "br", []byte("this is no brotli, but a text\xff\xff\xff")},
 		{"no deflate", "deflate", []byte("\xff\xffthis is no deflate")},
-		{"cut gzip", "gzip", compress("gzip", []byte(long))[:500]},
-		{"cut br", "br", compress("br", []byte(long))[:30]},
-		{"cut zstd", "zstd", compress("zstd", []byte(long))[:30]},
-		{"cut deflate", "deflate", compress("deflate", []byte(long))[:500]},
-		{"behind gzip", "gzip", append(compress("gzip", []byte(long)), theValue...)},
-		{"behind deflate", "deflate", append(compress("deflate", []byte(long)), theValue...)},
-		{"behind raw deflate", "deflate", append(compress("deflate raw", []byte(long)), theValue...)},
-		{"behind zstd", "zstd", append(compress("zstd", []byte(long)), theValue...)},
-		{"two names", "gzip, identity, br", compress("gzip", []byte(long))},
+		{"cut gzip", "gzip", injecttest.Compress("gzip", []byte(long))[:500]},
+		{"cut br", "br", injecttest.Compress("br", []byte(long))[:30]},
+		{"cut zstd", "zstd", injecttest.Compress("zstd", []byte(long))[:30]},
+		{"cut deflate", "deflate", injecttest.Compress("deflate", []byte(long))[:500]},
+		{"behind gzip", "gzip", append(injecttest.Compress("gzip", []byte(long)), theValue...)},
+		{"behind deflate", "deflate", append(injecttest.Compress("deflate", []byte(long)), theValue...)},
+		{"behind raw deflate", "deflate", append(injecttest.Compress("deflate raw", []byte(long)), theValue...)},
+		{"behind zstd", "zstd", append(injecttest.Compress("zstd", []byte(long)), theValue...)},
+		{"two names", "gzip, identity, br", injecttest.Compress("gzip", []byte(long))},
 	} {
 		for _, known := range []bool{true, false} {
 			length := int64(-1)
@@ -136,12 +138,12 @@ func TestUndecodable(t *testing.T) {
 			}
 		}
 	}
-	for _, length := range []int64{-1, int64(len(compress("br", []byte("text")))) + 17} {
-		behind := append(compress("br", []byte("text")), theValue...)
+	for _, length := range []int64{-1, int64(len(injecttest.Compress("br", []byte("text")))) + 17} {
+		behind := append(injecttest.Compress("br", []byte("text")), theValue...)
 		if _, out, err := respond(r, header("Content-Encoding", "br"), behind, length, 50); err != nil || out != "text" {
 			t.Errorf("behind br: %q, %v", out, err) // it is dropped
 		}
-		behind = append(compress("br", []byte("text")), "seventeen bytes.."...)
+		behind = append(injecttest.Compress("br", []byte("text")), "seventeen bytes.."...)
 		if _, out, err := respond(r, header("Content-Encoding", "br"), behind, length, 50); err != nil || out != "text" {
 			t.Errorf("behind br: %q, %v", out, err)
 		}
@@ -150,7 +152,7 @@ func TestUndecodable(t *testing.T) {
 		t.Errorf("compressed messages: %v", err)
 	}
 	broken := errors.New("connection reset")
-	body := io.MultiReader(bytes.NewReader(compress("gzip", []byte(long))[:500]), failing{broken})
+	body := io.MultiReader(bytes.NewReader(injecttest.Compress("gzip", []byte(long))[:500]), failing{broken})
 	res, err := r.Response(header("Content-Encoding", "gzip"), io.NopCloser(body), -1)
 	if err != nil {
 		t.Fatal(err)
@@ -204,9 +206,9 @@ func TestFramedKeepsItsLength(t *testing.T) {
 // TestCompressedEvents holds that an event comes through before the next one.
 func TestCompressedEvents(t *testing.T) {
 	r := testRedactor(theValue, thePlace)
-	for name := range compressors {
+	for name := range injecttest.Compressors {
 		pr, pw := io.Pipe()
-		w := compressors[name](pw).(interface {
+		w := injecttest.Compressors[name](pw).(interface {
 			io.WriteCloser
 			Flush() error
 		})

@@ -2,88 +2,18 @@ package inject
 
 import (
 	"bytes"
-	"fmt"
 	"io"
-	"math/rand/v2"
 	"net/http"
 	"strings"
 	"testing"
-	"unicode/utf8"
 
-	"github.com/andybalholm/brotli"
-	"github.com/klauspost/compress/flate"
-	"github.com/klauspost/compress/gzip"
-	"github.com/klauspost/compress/zlib"
-	"github.com/klauspost/compress/zstd"
+	"github.com/agentcage/agentcage/internal/inject/injecttest"
 )
-
-// compressors make each content coding.
-var compressors = map[string]func(io.Writer) io.WriteCloser{
-	"gzip": func(w io.Writer) io.WriteCloser { return gzip.NewWriter(w) },
-	"br":   func(w io.Writer) io.WriteCloser { return brotli.NewWriter(w) },
-	"zstd": func(w io.Writer) io.WriteCloser {
-		e, _ := zstd.NewWriter(w, zstd.WithEncoderConcurrency(1))
-		return e
-	},
-	"deflate":     func(w io.Writer) io.WriteCloser { return zlib.NewWriter(w) },
-	"deflate raw": func(w io.Writer) io.WriteCloser { f, _ := flate.NewWriter(w, 5); return f },
-}
-
-var codingNames = []string{"", "gzip", "br", "zstd", "deflate", "deflate raw", "gzip, br"}
-
-// compress applies a list of codings; the header for it is what comes before a
-// blank, so that deflate has two forms.
-func compress(list string, data []byte) []byte {
-	for name := range strings.SplitSeq(list, ", ") {
-		if name == "" {
-			continue
-		}
-		var b bytes.Buffer
-		w := compressors[name](&b)
-		_, _ = w.Write(data)
-		_ = w.Close()
-		data = b.Bytes()
-	}
-	return data
-}
-
-// mixed writes every character in a way that chance decides, with the rare one
-// that may stand for itself.
-func mixed(s string, seed uint64) string {
-	rng := rand.New(rand.NewPCG(seed, 1))
-	var out strings.Builder
-	for len(s) > 0 {
-		r, n := utf8.DecodeRuneInString(s)
-		one := s[:n]
-		s = s[n:]
-		ways := []func() string{
-			func() string { return one },
-			func() string { return each(func(_ int, b byte) string { return fmt.Sprintf("%%%02x", b) })(one) },
-			func() string { return each(func(_ int, b byte) string { return fmt.Sprintf("%%%02X", b) })(one) },
-			func() string { return each(func(_ int, b byte) string { return fmt.Sprintf("%%25%02X", b) })(one) },
-			func() string { return each(func(_ int, b byte) string { return fmt.Sprintf(`\x%02x`, b) })(one) },
-			func() string { return jsonShort(one) },
-			func() string { return jsonShort(jsonShort(one)) },
-			func() string { return uEscape(`\u%04x`)(r) },
-			func() string { return uEscape(`\\u%04X`)(r) },
-			func() string { return fmt.Sprintf("&#%d;", r) },
-			func() string { return fmt.Sprintf("&#x%x;", r) },
-			func() string { return fmt.Sprintf("&amp;#x%x;", r) },
-			func() string { return fmt.Sprintf(`\u0026#%d;`, r) },
-		}
-		i := rng.IntN(len(ways))
-		if r == utf8.RuneError || r == 0 {
-			i = min(i, 4) // no code point stands for it
-		}
-		out.WriteString(ways[i]())
-	}
-	return out.String()
-}
 
 // FuzzRedact hides a value in a response and holds that nothing of what comes
 // out of it holds the value, wherever it is cut and however it is compressed.
 func FuzzRedact(f *testing.F) {
-	kinds := encodings()
+	kinds := injecttest.Encodings()
 	i := 0
 	for _, value := range values {
 		for e := range len(kinds) + 2 {
@@ -95,20 +25,20 @@ func FuzzRedact(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, secret []byte, enc, coding, piece uint8, before, after []byte, seed uint64) {
 		const placeholder = "agentcage:secret:FUZZ:00112233445566778899aabbccddeeff"
-		if len(secret) < 8 || len(secret) > 64 || len(before) > 64 || len(after) > 64 || oracle([]byte(placeholder), secret) {
+		if len(secret) < 8 || len(secret) > 64 || len(before) > 64 || len(after) > 64 || injecttest.Holds([]byte(placeholder), secret) {
 			return
 		}
-		text := mixed(string(secret), seed)
+		text := injecttest.Mixed(string(secret), seed)
 		if int(enc) < len(kinds) {
-			text = kinds[enc].of(string(secret))
+			text = kinds[enc].Of(string(secret))
 		}
 		whole := append(append(bytes.Clone(before), text...), after...)
-		if oracle([]byte(string(before)+placeholder+string(after)), secret) {
+		if injecttest.Holds([]byte(string(before)+placeholder+string(after)), secret) {
 			return // all but the end of it stands before a placeholder that begins as it ends
 		}
 		r := testRedactor(string(secret), placeholder)
-		list := codingNames[int(coding)%len(codingNames)]
-		body := compress(list, whole)
+		list := injecttest.CodingNames[int(coding)%len(injecttest.CodingNames)]
+		body := injecttest.Compress(list, whole)
 		h := http.Header{"Content-Type": {"text/plain"}, "X-Echo": {string(whole)}}
 		if list != "" {
 			h.Set("Content-Encoding", strings.TrimSuffix(list, " raw"))
@@ -136,7 +66,7 @@ func FuzzRedact(f *testing.F) {
 			out = whole
 		}
 		for what, s := range map[string]string{"the body": string(out), "the header": h.Get("X-Echo"), "String": r.String(string(whole))} {
-			if oracle([]byte(s), secret) {
+			if injecttest.Holds([]byte(s), secret) {
 				t.Fatalf("%s holds %q in %q: %q", what, secret, whole, s)
 			}
 		}

@@ -44,6 +44,12 @@ type Injector struct {
 	redactTo []hostname.Name
 	spots    *matcher    // placeholders in every form
 	plain    *redactions // placeholders as they are
+	ledger   *ledger
+}
+
+// ledger is every value that must not be seen. It outlives the rules that the
+// values came by: see Inherit.
+type ledger struct {
 	redactor Redactor
 
 	mu    sync.Mutex // guards what follows
@@ -72,7 +78,7 @@ type Known struct {
 // New returns an injector without values. Every rule must have a placeholder.
 func New(cfg config.Injection) (*Injector, error) {
 	in := &Injector{
-		redactTo: slices.Clone(cfg.RedactTo), plain: &redactions{},
+		redactTo: slices.Clone(cfg.RedactTo), plain: &redactions{}, ledger: &ledger{},
 		exact: make(map[hostname.Name][]*rule), zones: make(map[hostname.Name][]*rule),
 	}
 	seen := make(map[string]string)
@@ -103,10 +109,24 @@ func New(cfg config.Injection) (*Injector, error) {
 
 // Redactor returns what takes values out of what comes back. It learns every
 // value that the injector is given.
-func (in *Injector) Redactor() *Redactor { return &in.redactor }
+func (in *Injector) Redactor() *Redactor { return &in.ledger.redactor }
 
-// Active reports whether there is any rule.
-func (in *Injector) Active() bool { return in != nil && len(in.rules) > 0 }
+// Active reports whether there is any rule, or anything to redact.
+func (in *Injector) Active() bool {
+	return in != nil && (len(in.rules) > 0 || in.ledger.redactor.Active())
+}
+
+// Inherit makes all that an injector knows, whose rules are no longer in force,
+// known to this one, and the other way round: streams that began under the old
+// rules go on being redacted, of new values too. It must be called before the
+// injector is used, and the values of rules that are gone stay.
+func (in *Injector) Inherit(old *Injector) {
+	own := in.ledger.all()
+	in.ledger = old.ledger
+	for _, k := range own {
+		in.ledger.learn(k)
+	}
+}
 
 // Set gives a secret its value, from the next request on. The value before it
 // is redacted further on: it may still be valid, and come back late.
@@ -118,7 +138,7 @@ func (in *Injector) Set(env string, v secret.Value) error {
 	if v.IsZero() {
 		return fmt.Errorf("cannot set %s: it has no value", env)
 	}
-	in.learn(Known{Env: env, Placeholder: r.Placeholder, Value: v})
+	in.ledger.learn(Known{Env: env, Placeholder: r.Placeholder, Value: v})
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.value, r.why = v, ""
@@ -155,17 +175,19 @@ func (in *Injector) Guard(env string, v secret.Value, until time.Time) error {
 	if r == nil || v.IsZero() {
 		return fmt.Errorf("cannot guard %s: there is no rule or no value", env)
 	}
-	in.learn(Known{Env: env, Placeholder: r.Placeholder, Value: v, Until: until})
+	in.ledger.learn(Known{Env: env, Placeholder: r.Placeholder, Value: v, Until: until})
 	return nil
 }
 
 // Known returns every value that must not be seen, the newest last: those in
 // use, those before them, and those that transforms made until they expire.
-func (in *Injector) Known() []Known {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	in.expire(time.Now())
-	return slices.Clone(in.known)
+func (in *Injector) Known() []Known { return in.ledger.all() }
+
+func (l *ledger) all() []Known {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.expire(time.Now())
+	return slices.Clone(l.known)
 }
 
 func (in *Injector) rule(env string) *rule {
@@ -178,18 +200,22 @@ func (in *Injector) rule(env string) *rule {
 }
 
 // learn takes up a value, and gives the redactor a new set.
-func (in *Injector) learn(k Known) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	in.expire(time.Now())
+func (l *ledger) learn(k Known) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.expire(time.Now())
 	count, oldest := 0, -1
-	for i, have := range in.known {
+	for i, have := range l.known {
 		if have.Env != k.Env {
 			continue
 		}
 		if have.Value.Equal(k.Value) {
 			if later(k.Until, have.Until) {
-				in.known[i].Until = k.Until
+				l.known[i].Until = k.Until
+			}
+			if have.Placeholder != k.Placeholder {
+				l.known[i].Placeholder = k.Placeholder
+				l.rebuild()
 			}
 			return
 		}
@@ -198,28 +224,34 @@ func (in *Injector) learn(k Known) {
 		}
 	}
 	if count >= maxKnown {
-		in.known = slices.Delete(in.known, oldest, oldest+1)
+		l.known = slices.Delete(l.known, oldest, oldest+1)
 	}
-	in.known = append(in.known, k)
-	in.rebuild()
+	l.known = append(l.known, k)
+	l.rebuild()
 }
 
 // later reports whether a is later than b, where the zero time is for ever.
 func later(a, b time.Time) bool { return !b.IsZero() && (a.IsZero() || a.After(b)) }
 
-func (in *Injector) expire(now time.Time) {
-	in.known = slices.DeleteFunc(in.known, func(k Known) bool { return !k.Until.IsZero() && k.Until.Before(now) })
+func (l *ledger) expire(now time.Time) {
+	l.known = slices.DeleteFunc(l.known, func(k Known) bool { return !k.Until.IsZero() && k.Until.Before(now) })
 }
 
-func (in *Injector) rebuild() {
+func (l *ledger) rebuild() {
 	set := &redactions{levels: levels, escapes: allEscapes}
 	var all []needle
-	for i, k := range in.known {
+	for i, k := range l.known {
 		set.names = append(set.names, k.Env)
-		k.Value.Reveal(func(b []byte) { all = append(all, needles(i, b, []byte(k.Placeholder))...) })
+		k.Value.Reveal(func(b []byte) {
+			all = append(all, needles(i, b, []byte(k.Placeholder))...)
+			set.lower = append(set.lower, strings.ToLower(string(b)))
+			if set.shortest == 0 || len(b) < set.shortest {
+				set.shortest = len(b)
+			}
+		})
 	}
 	set.m = newMatcher(all)
-	in.redactor.set.Store(set)
+	l.redactor.set.Store(set)
 }
 
 // errNoValue is why a placeholder cannot be replaced.
@@ -247,11 +279,11 @@ func (in *Injector) current(ctx context.Context, r *rule) (secret.Value, error) 
 	v, expires, err := minter.Mint(ctx)
 	switch {
 	case err != nil:
-		return secret.Value{}, errNoValue{r.Env, in.redactor.String(err.Error())}
+		return secret.Value{}, errNoValue{r.Env, in.ledger.redactor.String(err.Error())}
 	case v.IsZero():
 		return v, errNoValue{r.Env, "its transform made none"}
 	}
-	in.learn(Known{Env: r.Env, Placeholder: r.Placeholder, Value: v, Until: expires})
+	in.ledger.learn(Known{Env: r.Env, Placeholder: r.Placeholder, Value: v, Until: expires})
 	return v, nil
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/agentcage/agentcage/internal/config"
 	"github.com/agentcage/agentcage/internal/hostname"
+	"github.com/agentcage/agentcage/internal/inject/injecttest"
 	"github.com/agentcage/agentcage/internal/inspect"
 	"github.com/agentcage/agentcage/internal/secret"
 )
@@ -113,7 +114,7 @@ func TestPolicy(t *testing.T) {
 		{"c path", get("https://api.test/v2/x", "X-Special", "{{C_KEY}}"), "not for this method and path"},
 		{"c ambiguous path", get("https://api.test/v1/%2e%2e/x", "X-Special", "{{C_KEY}}"), "not for this method and path"},
 		{"c body", post("https://api.test/v1/x", `{"k":"{{C_KEY}}"}`, "Content-Type", "application/json"), pass},
-		{"c compressed body", post("https://api.test/v1/x", string(compress("gzip", []byte(`{"k":"{{C_KEY}}"}`))), "Content-Encoding", "gzip"), "compressed body"},
+		{"c compressed body", post("https://api.test/v1/x", string(injecttest.Compress("gzip", []byte(`{"k":"{{C_KEY}}"}`))), "Content-Encoding", "gzip"), "compressed body"},
 		{"c encoded in a body", post("https://api.test/v1/x", b64("{{C_KEY}}")), flag},
 
 		{"chat history", post("https://api.test/v2/chat", `{"text":"`+placeholderA+`"}`), flag},

@@ -40,6 +40,7 @@ type char struct {
 	b    [utf8.UTFMax]byte
 	n    uint8  // bytes in b; 0 at the end
 	code bool   // b came from the number of a code point
+	open bool   // a reference without its semicolon
 	size uint16 // bytes of the text
 }
 
@@ -76,7 +77,7 @@ func (v *view) read(pos, level int) (c char, more bool) {
 
 // readings are the different ways in which a character can be read.
 type readings struct {
-	c [levels + 1]char
+	c [2*levels + 1]char
 	n int
 }
 
@@ -96,13 +97,36 @@ func (v *view) all(pos, level int) (out readings, more bool) {
 		if more {
 			return out, true
 		}
-		if changed {
-			c = next
-			out.c[out.n] = c
-			out.n++
+		if !changed {
+			continue
 		}
+		if next.open {
+			if more := v.closed(&out, c, next.size, pos, l+1, level); more {
+				return out, true
+			}
+		}
+		c = next
+		out.c[out.n] = c
+		out.n++
 	}
 	return out, false
+}
+
+// closed adds the reading of a reference whose semicolon is escaped further than
+// the rest of it, as in a path, where & needs no escape and ; does.
+func (v *view) closed(out *readings, c char, size uint16, pos, from, level int) (more bool) {
+	for l := from; l < level; l++ {
+		next, changed, more := v.unescape(c, pos, l)
+		if more {
+			return true
+		}
+		if changed && next.size != size {
+			out.c[out.n] = next
+			out.n++
+			return false
+		}
+	}
+	return false
 }
 
 func (v *view) raw(pos int) (c char, more bool) {
@@ -142,12 +166,13 @@ type parser struct {
 	level int
 	more  bool
 	byte  bool // the result is a byte and no code point
+	open  bool // it is a reference without its semicolon
 }
 
 const none rune = -1
 
 func (p *parser) char(r rune, isByte bool, from int) char {
-	c := char{size: uint16(p.pos - from)}
+	c := char{size: uint16(p.pos - from), open: p.open}
 	if isByte || r < 0x80 {
 		c.b[0], c.n = byte(r), 1
 		return c
@@ -304,7 +329,10 @@ func (p *parser) reference() rune {
 		base = 16
 	}
 	r := p.number(base)
-	if r >= 0 && p.peek() == ';' {
+	if r < 0 {
+		return r
+	}
+	if p.open = p.peek() != ';'; !p.open {
 		p.next()
 	}
 	return r
@@ -345,7 +373,7 @@ func (p *parser) named() rune {
 		}
 	}
 	if oldest >= 0 && !p.more {
-		p.pos = end
+		p.pos, p.open = end, true
 		return oldest
 	}
 	return none

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 )
@@ -19,10 +20,12 @@ type Redactor struct {
 
 // redactions is what is looked for, and how, at one time.
 type redactions struct {
-	m       *matcher
-	names   []string // by id of needle
-	levels  int
-	escapes escapes
+	m        *matcher
+	names    []string // by id of needle
+	lower    []string // values in lower case, by id
+	shortest int      // of them
+	levels   int
+	escapes  escapes
 }
 
 // Active reports whether there is anything to look for. When there is not,
@@ -101,15 +104,15 @@ func (s *redaction) free() {
 }
 
 // Header replaces values in the values of a header or trailer, in place, and
-// returns the names of those that were in it. A field whose name holds a value
-// is removed.
+// returns the names of those that were in it. A field whose name holds a value,
+// in whatever case it came to us, is removed.
 func (r *Redactor) Header(h http.Header) (names []string) {
 	if !r.Active() {
 		return nil
 	}
 	set := r.set.Load()
 	for name, values := range h {
-		if _, in := set.replaceString(name); len(in) > 0 {
+		if in := set.inName(name); len(in) > 0 {
 			names = append(names, in...)
 			delete(h, name)
 			continue
@@ -125,6 +128,22 @@ func (r *Redactor) Header(h http.Header) (names []string) {
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
+}
+
+// inName returns the names of the secrets in the name of a field, of which
+// nobody keeps the case.
+func (set *redactions) inName(name string) (names []string) {
+	_, names = set.replaceString(name)
+	if len(name) < set.shortest {
+		return names
+	}
+	name = strings.ToLower(name)
+	for i, v := range set.lower {
+		if strings.Contains(name, v) {
+			names = append(names, set.names[i])
+		}
+	}
+	return names
 }
 
 // redaction is one stream that is being redacted.

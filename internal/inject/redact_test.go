@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+
+	"github.com/agentcage/agentcage/internal/inject/injecttest"
 )
 
 // testRedactor knows pairs of a value and its placeholder.
@@ -71,29 +73,29 @@ func TestEveryForm(t *testing.T) {
 		if len(value) < 20 {
 			step = 1
 		}
-		for _, enc := range encodings() {
-			text := enc.of(value)
-			if !oracle([]byte(text), []byte(value)) {
+		for _, enc := range injecttest.Encodings() {
+			text := enc.Of(value)
+			if !injecttest.Holds([]byte(text), []byte(value)) {
 				continue // not a form of it: HTML has no reference for a NUL
 			}
 			for _, around := range [][2]string{{`{"a":"`, `"}`}, {" ", "\n\n"}} {
 				whole := around[0] + text + around[1]
 				out, names := r.Bytes([]byte(whole))
-				if oracle(out, []byte(value)) || len(names) != 1 {
-					t.Fatalf("%s, %s: %q became %q", kind, enc.name, whole, out)
+				if injecttest.Holds(out, []byte(value)) || len(names) != 1 {
+					t.Fatalf("%s, %s: %q became %q", kind, enc.Name, whole, out)
 				}
 				if got := r.String(whole); got != string(out) {
-					t.Errorf("%s, %s: String gives %q, Bytes %q", kind, enc.name, got, out)
+					t.Errorf("%s, %s: String gives %q, Bytes %q", kind, enc.Name, got, out)
 				}
 				for _, n := range []int{1, 2, 7} {
 					if got := readAll(t, r.Reader(&pieces{[]byte(whole), n})); got != string(out) {
-						t.Fatalf("%s, %s in pieces of %d: %q, want %q", kind, enc.name, n, got, out)
+						t.Fatalf("%s, %s in pieces of %d: %q, want %q", kind, enc.Name, n, got, out)
 					}
 				}
 				for cut := 0; cut < len(whole) && around[0] != " "; cut += step {
 					two := io.MultiReader(strings.NewReader(whole[:cut]), strings.NewReader(whole[cut:]))
 					if got := readAll(t, r.Reader(two)); got != string(out) {
-						t.Fatalf("%s, %s cut at %d: %q, want %q", kind, enc.name, cut, got, out)
+						t.Fatalf("%s, %s cut at %d: %q, want %q", kind, enc.Name, cut, got, out)
 					}
 				}
 			}
@@ -162,19 +164,19 @@ func TestLongValue(t *testing.T) {
 	var pem strings.Builder
 	pem.WriteString("-----BEGIN PRIVATE KEY-----\n")
 	for i := 0; pem.Len() < 64<<10-200; i++ {
-		pem.WriteString(wrap(strings.Repeat(string("ABCDEFGHIJ+/kmnopq"[i%18])+"x7Q", 16), 64, "") + "\n")
+		pem.WriteString(injecttest.Wrap(strings.Repeat(string("ABCDEFGHIJ+/kmnopq"[i%18])+"x7Q", 16), 64, "") + "\n")
 	}
 	pem.WriteString("-----END PRIVATE KEY-----\n")
 	value := pem.String()
 	r := testRedactor(value, "{{PEM}}")
-	for _, enc := range encodings() {
-		text := "before " + enc.of(value) + " after"
+	for _, enc := range injecttest.Encodings() {
+		text := "before " + enc.Of(value) + " after"
 		whole, names := r.Bytes([]byte(text))
 		if len(names) == 0 || len(whole) > 300 {
-			t.Fatalf("%s: %d bytes became %d", enc.name, len(text), len(whole))
+			t.Fatalf("%s: %d bytes became %d", enc.Name, len(text), len(whole))
 		}
 		if got := readAll(t, r.Reader(&pieces{[]byte(text), 1021})); got != string(whole) {
-			t.Errorf("%s in pieces: %q, want %q", enc.name, got, whole)
+			t.Errorf("%s in pieces: %q, want %q", enc.Name, got, whole)
 		}
 	}
 	if got := readAll(t, r.Reader(iotest.OneByteReader(strings.NewReader("x"+value+"y")))); got != "x{{PEM}}y" {
@@ -271,7 +273,7 @@ func TestHeader(t *testing.T) {
 	}
 	for _, vv := range h {
 		for _, v := range vv {
-			if oracle([]byte(v), []byte("s3cr3t-value")) || oracle([]byte(v), []byte("other-value")) {
+			if injecttest.Holds([]byte(v), []byte("s3cr3t-value")) || injecttest.Holds([]byte(v), []byte("other-value")) {
 				t.Errorf("%q is in the header", v)
 			}
 		}

@@ -53,13 +53,13 @@ func (in *Injector) Head(ctx context.Context, req *inspect.Request) (Head, error
 // redactHead puts placeholders in place of values, for a host of redact_to.
 func (in *Injector) redactHead(req *inspect.Request) (Head, error) {
 	out := Head{Header: req.Header.Clone(), URL: req.URL}
-	in.redactor.Header(out.Header)
+	in.ledger.redactor.Header(out.Header)
 	if u := req.URL; u != nil {
-		if _, found := in.redactor.Bytes([]byte(u.EscapedPath())); len(found) > 0 {
+		if _, found := in.ledger.redactor.Bytes([]byte(u.EscapedPath())); len(found) > 0 {
 			return Head{}, fmt.Errorf("secret %s is in the path", found[0])
 		}
 		v := *u
-		v.RawQuery = in.redactor.String(u.RawQuery)
+		v.RawQuery = in.ledger.redactor.String(u.RawQuery)
 		out.URL = &v
 	}
 	return out, nil
@@ -309,8 +309,8 @@ type BodyInjection struct{ set *redactions }
 // content coding, and in messages that have their length in front. For a host
 // of redact_to it is what puts placeholders in place of values.
 func (in *Injector) Body(ctx context.Context, req *inspect.Request) (*BodyInjection, error) {
-	if in.RedactsBody(req) && in.redactor.Active() {
-		return &BodyInjection{in.redactor.set.Load()}, nil
+	if in.RedactsBody(req) && in.ledger.redactor.Active() {
+		return &BodyInjection{in.ledger.redactor.set.Load()}, nil
 	}
 	s := in.sender(ctx, req)
 	if !slices.ContainsFunc(s.rules, func(r *rule) bool { return r.InjectBody }) || !injectable(req.Header) {
@@ -379,7 +379,7 @@ func (b *BodyInjection) Reader(src io.Reader) *Stream {
 // is the head of its handshake.
 func (in *Injector) Message(ctx context.Context, req *inspect.Request, p []byte) (out []byte, names []string, err error) {
 	if in.RedactsTo(req.Host) {
-		out, _ = in.redactor.Bytes(p)
+		out, _ = in.ledger.redactor.Bytes(p)
 		return out, nil, nil
 	}
 	s := in.sender(ctx, req)

@@ -425,7 +425,7 @@ func (x *exchange) failed(ctx context.Context, err error) {
 	case x.r.Context().Err() != nil, errors.As(err, &malformed):
 		panic(http.ErrAbortHandler) // the client went away, or sent what was refused
 	default:
-		reason := x.secrets.printable(upstreamReason(err))
+		reason := upstreamReason(x.secrets.redactString(err.Error()))
 		x.recordUpstream(reason)
 		if !x.answered {
 			x.answerError(reason)
@@ -433,8 +433,8 @@ func (x *exchange) failed(ctx context.Context, err error) {
 	}
 }
 
-func upstreamReason(err error) string {
-	return printable(strings.TrimPrefix(err.Error(), "net/http: "))
+func upstreamReason(text string) string {
+	return printable(strings.TrimPrefix(text, "net/http: "))
 }
 
 func tooLarge(size, limit int64) string {

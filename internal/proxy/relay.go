@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/agentcage/agentcage/internal/audit"
-	"github.com/agentcage/agentcage/internal/inject"
 	"github.com/agentcage/agentcage/internal/inspect"
 	"github.com/agentcage/agentcage/internal/proxy/ws"
 )
@@ -25,7 +24,6 @@ type webSocket struct {
 	e    *Engine
 	flow *flow
 	read bool // its messages are read
-	in   *inject.Injector
 }
 
 // relay returns when both sides are closed.
@@ -67,10 +65,11 @@ func (s *webSocket) relay(ctx context.Context, client, server io.ReadWriteCloser
 // decide asks about one message and writes the verdict down.
 func (s *webSocket) decide(ctx context.Context, dir ws.Direction, m *ws.Message) ws.Action {
 	c := &inspect.Content{Request: &s.flow.req, Kind: inspect.KindWebSocket, Direction: inspect.ToServer, Body: m.Data}
+	in := s.e.injector() // of now: it may be younger than the WebSocket
 	var redacted []string
 	if dir == ws.ToClient {
 		c.Direction = inspect.ToClient
-		c.Body, redacted = s.redact(m.Data)
+		c.Body, redacted = redactMessage(in, m.Data)
 		m.Data = c.Body
 	}
 	// Declared by the frame, and as little to be trusted as any other type.
@@ -81,7 +80,10 @@ func (s *webSocket) decide(ctx context.Context, dir ws.Direction, m *ws.Message)
 	v := s.e.decideContent(ctx, c)
 	var injected []string
 	if v.Allowed() && c.Direction == inspect.ToServer {
-		v = s.inject(ctx, v, m, &injected)
+		var err error
+		if injected, err = s.inject(ctx, in, m); err != nil {
+			v = inspect.Verdict{Reason: err.Error()}
+		}
 	}
 	if v.Reason == "" {
 		v.Reason = "websocket"

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 
@@ -31,6 +32,8 @@ func (e *Engine) injector() *inject.Injector {
 	}
 	return nil
 }
+
+var errPolicyChanged = errors.New("the policy changed meanwhile: send it again")
 
 // secrets is what an exchange has to do with them.
 type secrets struct {
@@ -61,14 +64,14 @@ func (x *exchange) inject(ctx context.Context) {
 	switch now := x.e.injector(); {
 	case now != s.in:
 		// What decided is not what would inject.
-		err = errors.New("the policy changed meanwhile: send the request again")
+		err = errPolicyChanged
 	case now == nil:
 		return
 	default:
 		err = x.injectAll(ctx)
 	}
 	if err != nil {
-		reason := s.printable(err.Error())
+		reason := s.redactString(err.Error())
 		x.verdict = merge(x.verdict, inspect.Verdict{
 			Reason: reason, Status: http.StatusForbidden,
 			Findings: []inspect.Finding{{Inspector: "injection", Reason: reason, Severity: inspect.Critical}},
@@ -98,11 +101,22 @@ func (x *exchange) injectAll(ctx context.Context) (err error) {
 		if len(names) > 0 {
 			s.kept = out
 			s.injected = append(s.injected, names...)
+			s.dropDigests()
 		}
 	default:
+		s.dropDigests() // of what it was
 		s.body = func(r io.Reader) io.Reader { s.sent = body.Reader(r); return s.sent }
 	}
 	return x.sign(ctx, whole)
+}
+
+// dropDigests takes away what says how a body was before something was put into
+// it (RFC 9530, and RFC 1864 and 3230 before it).
+func (s *secrets) dropDigests() {
+	s.head.Header = maps.Clone(s.head.Header)
+	for _, name := range []string{"Content-Md5", "Digest", "Content-Digest", "Repr-Digest"} {
+		delete(s.head.Header, name)
+	}
 }
 
 // sign makes the signature of a request to AWS anew, over what is sent.
@@ -186,8 +200,9 @@ func (x *exchange) redact(res *http.Response) error {
 		return nil
 	}
 	red := s.in.Redactor()
+	x.redactHeader(res.Trailer) // the names, which are announced
 	if bodiless(x.r.Method, res) {
-		x.redacted = red.Header(res.Header)
+		x.redacted = append(x.redacted, red.Header(res.Header)...)
 		return nil
 	}
 	body, err := red.Response(res.Header, res.Body, res.ContentLength)
@@ -239,31 +254,37 @@ func (x *exchange) tellSecrets() {
 	_ = x.tell(is) // the answer has gone, and the log has counted the error
 }
 
-// printable is what may be said to the client of an error of ours.
-func (s *secrets) printable(reason string) string {
+// redactString is what may be said of an error that a server had a part in. It
+// comes first: half a value, or one that was made printable, is not found.
+func (s *secrets) redactString(reason string) string {
 	if s.in == nil {
 		return reason
 	}
 	return s.in.Redactor().String(reason)
 }
 
-// inject puts secrets into a message that was let pass.
-func (s *webSocket) inject(ctx context.Context, v inspect.Verdict, m *ws.Message, names *[]string) inspect.Verdict {
-	if s.in == nil {
-		return v
+// inject puts secrets into a message that was let pass. The injector is the one
+// that the message was decided under.
+func (s *webSocket) inject(ctx context.Context, in *inject.Injector, m *ws.Message) ([]string, error) {
+	now := s.e.injector()
+	switch {
+	case now != in:
+		return nil, errPolicyChanged
+	case now == nil:
+		return nil, nil
 	}
-	out, injected, err := s.in.Message(ctx, &s.flow.req, m.Data)
+	out, injected, err := in.Message(ctx, &s.flow.req, m.Data)
 	if err != nil {
-		return inspect.Verdict{Reason: s.in.Redactor().String(err.Error())}
+		return nil, errors.New(in.Redactor().String(err.Error()))
 	}
-	m.Data, *names = out, injected
-	return v
+	m.Data = out
+	return injected, nil
 }
 
-// redact takes secrets out of a message to the client.
-func (s *webSocket) redact(data []byte) (out []byte, names []string) {
-	if s.in == nil {
+// redactMessage takes secrets out of a message to the client.
+func redactMessage(in *inject.Injector, data []byte) (out []byte, names []string) {
+	if in == nil {
 		return data, nil
 	}
-	return s.in.Redactor().Bytes(data)
+	return in.Redactor().Bytes(data)
 }

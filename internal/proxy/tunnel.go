@@ -74,7 +74,7 @@ func (e *Engine) recordDial(f *flow, v inspect.Verdict, err error) {
 		return
 	}
 	failed := flow{req: f.req, id: f.id, kind: audit.KindUpstream}
-	e.revise(&failed, v, inspect.Verdict{Decision: v.Decision, Reason: upstreamReason(err)})
+	e.revise(&failed, v, inspect.Verdict{Decision: v.Decision, Reason: upstreamReason(err.Error())})
 }
 
 // splice copies both ways until both ended, ctx does, or nothing came for the

@@ -52,6 +52,7 @@ func (x *exchange) forwardUpgrade(ctx context.Context) {
 		return
 	}
 	x.redactHeader(res.Header)
+	x.tellSecrets()
 	if x.reads.Responses {
 		if _, err := x.inspectResponse(ctx, res); err != nil {
 			server.Close()
@@ -93,7 +94,7 @@ func (x *exchange) switchProtocol(ctx context.Context, res *http.Response, serve
 	client.SetDeadline(time.Time{})
 	x.kept = true
 	x.w, x.r, x.cc = nil, nil, nil // they keep the server's buffers alive
-	socket := &webSocket{e: x.e, flow: &x.flow, read: x.reads.Messages, in: x.secrets.in}
+	socket := &webSocket{e: x.e, flow: &x.flow, read: x.reads.Messages}
 	x.e.work.Go(func() {
 		defer x.end()
 		defer x.e.survive(client)

@@ -1,11 +1,15 @@
-package inject
+// Package injecttest hides values in texts, in every form in which one may come
+// back, and finds them again slowly and without anything of what it checks.
+package injecttest
 
 import (
 	"bytes"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"html"
+	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
@@ -13,8 +17,8 @@ import (
 	"unicode/utf8"
 )
 
-// The oracle says slowly, and without anything of what it checks, whether a
-// text holds a value in any form.
+// levels is how many encodings may lie on top of one another.
+const levels = 3
 
 var (
 	percentRE = regexp.MustCompile(`%[0-9A-Fa-f]{2}`)
@@ -57,8 +61,8 @@ func unjson(s string) string {
 	})
 }
 
-// oracle reports whether text holds the value.
-func oracle(text, value []byte) bool {
+// Holds reports whether text holds the value in any form.
+func Holds(text, value []byte) bool {
 	seen := map[string]bool{}
 	var look func(s string, depth int) bool
 	look = func(s string, depth int) bool {
@@ -112,10 +116,10 @@ func holds(s string, value []byte) bool {
 	return false
 }
 
-// encoding writes a value in one form.
-type encoding struct {
-	name string
-	of   func(value string) string
+// Encoding writes a value in one form.
+type Encoding struct {
+	Name string
+	Of   func(value string) string
 }
 
 func each(f func(i int, b byte) string) func(string) string {
@@ -154,11 +158,13 @@ func uEscape(format string) func(rune) string {
 	}
 }
 
-func jsonShort(s string) string {
+// JSON escapes as most encoders do.
+func JSON(s string) string {
 	return strings.NewReplacer(`\`, `\\`, `"`, `\"`, "/", `\/`, "\n", `\n`, "\r", `\r`, "\t", `\t`, "\x00", `\u0000`).Replace(s)
 }
 
-func wrap(s string, n int, with string) string {
+// Wrap breaks s into lines of n bytes.
+func Wrap(s string, n int, with string) string {
 	var out []string
 	for len(s) > n {
 		out, s = append(out, s[:n]), s[n:]
@@ -166,11 +172,12 @@ func wrap(s string, n int, with string) string {
 	return strings.Join(append(out, s), with)
 }
 
-// encodings are all forms of rules.md 58, and more.
-func encodings() []encoding {
+// Encodings are all forms in which servers and clients are known to write a
+// value, and more.
+func Encodings() []Encoding {
 	b64 := base64.StdEncoding
-	var out []encoding
-	add := func(name string, of func(string) string) { out = append(out, encoding{name, of}) }
+	var out []Encoding
+	add := func(name string, of func(string) string) { out = append(out, Encoding{name, of}) }
 	add("raw", func(s string) string { return s })
 	add("percent upper", each(func(_ int, b byte) string { return fmt.Sprintf("%%%02X", b) }))
 	add("percent lower", each(func(_ int, b byte) string { return fmt.Sprintf("%%%02x", b) }))
@@ -188,9 +195,9 @@ func encodings() []encoding {
 	}))
 	add("plus", func(s string) string { return strings.ReplaceAll(s, " ", "+") })
 	add("percent twice", each(func(_ int, b byte) string { return fmt.Sprintf("%%25%02X", b) }))
-	add("json", jsonShort)
-	add("json in json", func(s string) string { return jsonShort(jsonShort(s)) })
-	add("json in json in json", func(s string) string { return jsonShort(jsonShort(jsonShort(s))) })
+	add("json", JSON)
+	add("json in json", func(s string) string { return JSON(JSON(s)) })
+	add("json in json in json", func(s string) string { return JSON(JSON(JSON(s))) })
 	add("json u lower", eachRune(uEscape(`\u%04x`)))
 	add("json u upper", eachRune(uEscape(`\u%04X`)))
 	add("json u in json", eachRune(uEscape(`\\u%04x`)))
@@ -201,7 +208,11 @@ func encodings() []encoding {
 	add("html zeros", eachRune(func(r rune) string { return fmt.Sprintf("&#%07d;", r) }))
 	add("html", html.EscapeString)
 	add("html twice", func(s string) string { return html.EscapeString(html.EscapeString(s)) })
-	add("html in json", func(s string) string { return jsonShort(html.EscapeString(s)) })
+	add("html in json", func(s string) string { return JSON(html.EscapeString(s)) })
+	add("html in a path", func(s string) string { return url.PathEscape(html.EscapeString(s)) })
+	add("html numbers in a path", func(s string) string {
+		return url.PathEscape(eachRune(func(r rune) string { return fmt.Sprintf("&#%d;", r) })(s))
+	})
 	add("mixed", each(func(i int, b byte) string {
 		switch {
 		case i%5 == 0:
@@ -228,8 +239,8 @@ func encodings() []encoding {
 		add(fmt.Sprintf("base64 in a form %d", shift), func(s string) string {
 			return strings.NewReplacer("+", "%2B", "/", "%2f", "=", "%3D").Replace(b64.EncodeToString([]byte(pre + s)))
 		})
-		add(fmt.Sprintf("base64 wrapped %d", shift), func(s string) string { return wrap(b64.EncodeToString([]byte(pre+s)), 7, "\r\n") })
-		add(fmt.Sprintf("base64 wrapped in json %d", shift), func(s string) string { return wrap(b64.EncodeToString([]byte(pre+s)), 5, `\n`) })
+		add(fmt.Sprintf("base64 wrapped %d", shift), func(s string) string { return Wrap(b64.EncodeToString([]byte(pre+s)), 7, "\r\n") })
+		add(fmt.Sprintf("base64 wrapped in json %d", shift), func(s string) string { return Wrap(b64.EncodeToString([]byte(pre+s)), 5, `\n`) })
 		add(fmt.Sprintf("base64 of json %d", shift), func(s string) string { return b64.EncodeToString([]byte(`{"k` + pre + `":"` + jsonGo(s) + `"}`)) })
 	}
 	add("basic", func(s string) string { return "Basic " + b64.EncodeToString([]byte("user:"+s)) })
@@ -237,6 +248,6 @@ func encodings() []encoding {
 }
 
 func jsonGo(s string) string {
-	q := escaped([]byte(s))
-	return string(q[min(1, len(q)-1)])
+	b, _ := json.Marshal(s) // no string fails
+	return string(b[1 : len(b)-1])
 }
