@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/agentcage/agentcage/internal/config"
@@ -42,7 +43,7 @@ var errTime = errors.New("cannot look for secrets: the content takes too long")
 // Inspector looks for secrets. It is immutable and safe for concurrent use. The
 // zero Inspector blocks everything.
 type Inspector struct {
-	scanner *scan.Scanner
+	scanner func() *scan.Scanner
 	hosts   map[string][]hostname.Name // by pattern, to which it may go
 	action  inspect.Decision
 	mode    inspect.Mode
@@ -64,14 +65,7 @@ func New(c config.Secrets) (*Inspector, error) {
 	default:
 		return nil, fmt.Errorf("cannot use secrets: the action %q is none of block, flag and observe", c.Action)
 	}
-	rules := slices.Clone(scan.Builtin())
-	for _, p := range c.ExtraPatterns {
-		if p.Env == "" {
-			rules = append(rules, &scan.Rule{Name: p.Name, Pattern: p.Pattern})
-		}
-	}
-	var err error
-	if in.scanner, err = scan.New(rules...); err != nil {
+	if err := in.compile(c.ExtraPatterns); err != nil {
 		return nil, fmt.Errorf("cannot use secrets.extra_patterns: %w", err)
 	}
 	if c.BuiltinAllowToDomains {
@@ -80,6 +74,34 @@ func New(c config.Secrets) (*Inspector, error) {
 		}
 	}
 	return in, in.allow(c)
+}
+
+// builtin is compiled beside the start of a cage, of which it would be a good
+// part, and at the latest when it is first asked for. Nothing in it is a user's:
+// an error is one of ours, and the tests of package scan find it.
+var builtin = sync.OnceValue(func() *scan.Scanner {
+	s, err := scan.New(scan.Builtin()...)
+	if err != nil {
+		panic(err)
+	}
+	return s
+})
+
+func (in *Inspector) compile(extra []config.Pattern) error {
+	rules := slices.Clone(scan.Builtin())
+	for _, p := range extra {
+		if p.Env == "" {
+			rules = append(rules, &scan.Rule{Name: p.Name, Pattern: p.Pattern})
+		}
+	}
+	if len(rules) == len(scan.Builtin()) {
+		in.scanner = builtin
+		go builtin()
+		return nil
+	}
+	s, err := scan.New(rules...)
+	in.scanner = func() *scan.Scanner { return s }
+	return err
 }
 
 func (in *Inspector) allowBuiltin() error {
@@ -102,7 +124,7 @@ func (in *Inspector) allowBuiltin() error {
 // those away.
 func (in *Inspector) allow(c config.Secrets) error {
 	var names []string
-	for _, r := range in.scanner.Rules() {
+	for _, r := range scan.Builtin() {
 		names = append(names, r.Name)
 	}
 	for _, p := range c.ExtraPatterns {
@@ -171,7 +193,7 @@ func (s *search) all(ctx context.Context, c *inspect.Content) error {
 	s.asserted = assertions(c)
 	for i := range texts {
 		t := &texts[i]
-		if t.Quiet.Is(s.in.scanner) {
+		if t.Quiet.Is(s.in.scanner()) {
 			continue
 		}
 		hits := s.hits
@@ -179,7 +201,7 @@ func (s *search) all(ctx context.Context, c *inspect.Content) error {
 			return err
 		}
 		if s.hits == hits && len(t.Tree.Layers[0].Data) < sameFrom { // all of it has been searched
-			t.Quiet.Add(s.in.scanner)
+			t.Quiet.Add(s.in.scanner())
 		}
 	}
 	if c.Kind == inspect.KindRequest {
@@ -254,7 +276,7 @@ func (s *search) text(ctx context.Context, t *inspect.Text) error {
 // go. It is true when the text cannot be searched.
 func (in *Inspector) In(ctx context.Context, data []byte) bool {
 	found := false
-	err := in.scanner.Scan(ctx, data, func(scan.Match) bool {
+	err := in.scanner().Scan(ctx, data, func(scan.Match) bool {
 		found = true
 		return false
 	})
@@ -329,7 +351,7 @@ func (s *search) scan(ctx context.Context, data []byte) error {
 			return errTime
 		}
 	}
-	return s.in.scanner.Scan(ctx, data, func(m scan.Match) bool {
+	return s.in.scanner().Scan(ctx, data, func(m scan.Match) bool {
 		s.hits++
 		s.add(m.Rule, data[m.Start:m.End])
 		return true
