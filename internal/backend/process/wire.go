@@ -112,14 +112,13 @@ func receive(sock int) (message, []int, error) {
 	var err error
 	for {
 		n, oobn, flags, _, err = unix.Recvmsg(sock, buf, oob, unix.MSG_CMSG_CLOEXEC)
-		if err != unix.EINTR {
+		// A reset is reported once, and before what the other side sent until
+		// then: it ended without reading all of what it was sent.
+		if err != unix.EINTR && err != unix.ECONNRESET {
 			break
 		}
 	}
 	if err != nil {
-		if err == unix.ECONNRESET {
-			err = io.EOF
-		}
 		return message{}, nil, err
 	}
 	if n == 0 {
