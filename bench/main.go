@@ -100,6 +100,9 @@ func run(s settings, binary, out, write string, rsa bool) error {
 	if err := measureOwn(ctx, lab, binary, s, res); err != nil {
 		return err
 	}
+	if err := measureSecrets(ctx, lab, binary, s, res); err != nil {
+		return err
+	}
 	measureStart(ctx, dir, binary, s, res)
 
 	table := res.table()

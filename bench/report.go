@@ -77,6 +77,11 @@ var columns = []struct {
 	{idleMem, "idle MB", false},
 	{largeMem, "1 GB MB", false},
 	{socketMem, "1k ws MB", false},
+	{secretGets, "100 secrets: GET ×", false},
+	{secretEvents, "100 secrets: 1st event + ms", false},
+	{secretMem, "100 secrets: 1 GB MB", false},
+	{redactText, "redact text MB/s", false},
+	{redactGzip, "redact gzip MB/s", false},
 	{startTime, "start ms", false},
 }
 
@@ -184,6 +189,22 @@ func (r *result) judge() []verdict {
 	all = append(all, r.verdict("memory during a 1 GB download: flat, at most 16 MB more than idle", "%+.1f MB", large-idle, okIdle && okLarge, large-idle <= 16))
 	most("memory with 1,000 idle WebSockets", socketMem, "MB", 100)
 	most("agentcage run -- true", startTime, "ms", 30)
+	return append(all, r.judgeSecrets()...)
+}
+
+func (r *result) judgeSecrets() []verdict {
+	var all []verdict
+	one := func(what, metric, format string, met func(v float64) bool) {
+		v, ok := r.of(ours, metric)
+		all = append(all, r.verdict(what, format, v, ok, met(v)))
+	}
+	least := func(limit float64) func(float64) bool { return func(v float64) bool { return v >= limit } }
+	one("small GETs with 100 secrets: at least 0.95× without", secretGets, "%.2f×", least(0.95))
+	one("first event with 100 secrets: at most 1 ms more than without", secretEvents, "%+.2f ms", func(v float64) bool { return v <= 1 })
+	one("redaction of plain text with 100 secrets: at least 300 MB/s on a core", redactText, "%.0f MB/s", least(300))
+	one("redaction through gzip with 100 secrets: at least 100 MB/s on a core", redactGzip, "%.0f MB/s", least(100))
+	idle, ok := r.of(ours, idleMem)
+	one("memory during a 1 GB download with 100 secrets: flat, at most 24 MB more than idle without", secretMem, "%.1f MB", func(v float64) bool { return ok && v-idle <= 24 })
 	return all
 }
 
