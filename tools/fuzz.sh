@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
-# Runs every fuzz target in turn. FUZZTIME is the time for each; without it
+# Runs every fuzz target in turn, or those that are named. FUZZTIME is the time for each; without it
 # FUZZBUDGET seconds (default 45) are shared out among all of them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 mapfile -t targets < <(grep -rHoE '^func Fuzz[A-Za-z0-9_]+' --include='*_test.go' internal cmd test 2>/dev/null | sed 's/func //' | sort)
+if [ $# -gt 0 ]; then
+	mapfile -t targets < <(printf '%s\n' "${targets[@]}" | grep -E ":($(IFS='|' && echo "$*"))\$")
+fi
 if [ ${#targets[@]} -eq 0 ]; then
 	echo 'no fuzz targets'
 	exit 0

@@ -36,6 +36,9 @@ mapfile -t packages < <(unit)
 	go test "${race[@]}" -timeout 10m -json "${packages[@]}" | bin/skipcheck -total "$totals/unit"
 )
 export CGO_ENABLED=0
+# Of the fuzz targets the one that plays all of the gateway also searches here:
+# what it would find is a secret in the hands of an agent.
+FUZZTIME=60s tools/fuzz.sh FuzzSecrets
 (cd tools && go test -json ./skipcheck/...) | bin/skipcheck -total "$totals/tools"
 (cd bench && go test -json ./...) | bin/skipcheck -total "$totals/bench"
 

@@ -5,6 +5,8 @@ package cli
 import (
 	"context"
 	"fmt"
+	"io"
+	"log"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -15,6 +17,9 @@ var Version = "dev"
 
 // Main runs the command line and returns the exit code.
 func Main() int {
+	// Only net/http's transport writes to it, and what it does is to quote
+	// what a server sent, where a secret may be in it.
+	log.SetOutput(io.Discard)
 	root := newRoot()
 	begun := usageErrors(root)
 	err := root.ExecuteContext(context.Background())

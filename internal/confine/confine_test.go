@@ -3,11 +3,13 @@
 package confine
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -540,8 +542,29 @@ func roleGateway(dir string) error {
 	if err := os.WriteFile(placeholders+"/f", nil, 0o600); err != nil {
 		return err
 	}
+	look, err := peeker()
+	if err != nil {
+		return err
+	}
+	if err := look("open"); err != nil {
+		return err
+	}
 	if err := Gateway(GatewayOptions{Read: []string{config}, Write: []string{placeholders}}); err != nil {
 		return err
+	}
+	want := "refused"
+	if os.Geteuid() == 0 {
+		want = "open" // root may look at everything
+	}
+	if err := look(want); err != nil {
+		return err
+	}
+	var core syscall.Rlimit
+	if err := syscall.Getrlimit(unix.RLIMIT_CORE, &core); err != nil || core.Max != 0 {
+		return fmt.Errorf("core dumps of %d bytes: %v", core.Max, err)
+	}
+	if n, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); err != nil || n != 0 {
+		return fmt.Errorf("dumpable %d: %v", n, err)
 	}
 	done := make(chan error)
 	for range 8 { // goroutines, wherever they run
@@ -553,6 +576,31 @@ func roleGateway(dir string) error {
 		}
 	}
 	return os.Remove(placeholders + "/f")
+}
+
+// peeker starts a process of the same user that tries to read our memory as
+// often as it is asked to.
+func peeker() (look func(want string) error, err error) {
+	c := exec.Command("sh", "-c", `while read x; do if (exec 3</proc/$PPID/mem) 2>/dev/null; then echo open; else echo refused; fi; done`)
+	in, err := c.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	out, err := c.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	lines := bufio.NewReader(out)
+	return func(want string) error {
+		if _, err := io.WriteString(in, "look\n"); err != nil {
+			return err
+		}
+		got, err := lines.ReadString('\n')
+		if err == nil && got != want+"\n" {
+			err = fmt.Errorf("the gateway's memory is %s", got)
+		}
+		return err
+	}, c.Start()
 }
 
 func gatewayLives(dir, config string) error {

@@ -3,7 +3,9 @@
 package confine
 
 import (
+	"fmt"
 	"slices"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -36,7 +38,7 @@ var systemDevices = []string{"/dev/null", "/dev/urandom", "/dev/tty"}
 
 // Gateway confines the calling process, the gateway, once it has started: it
 // can no longer start a program, debug or mount anything, or touch a file that
-// is not listed. An ordinary user may call it, from any goroutine. It makes a
+// is not listed, and no other process of its user can read its memory. An ordinary user may call it, from any goroutine. It makes a
 // hole in the gateway worth less; the cage does not rest on it.
 func Gateway(o GatewayOptions) error {
 	if o.DropCapabilities {
@@ -46,6 +48,9 @@ func Gateway(o GatewayOptions) error {
 	}
 	if err := applyNoNewPrivs(Options{}, nil); err != nil {
 		return &LayerError{LayerNoNewPrivs, err}
+	}
+	if err := hideMemory(); err != nil {
+		return &LayerError{LayerSeccomp, err}
 	}
 	if !slices.Contains(o.Without, LayerLandlock) {
 		abi, err := landlockABI()
@@ -66,6 +71,18 @@ func Gateway(o GatewayOptions) error {
 		if err := tryAll([]probe{{"execve", unix.SYS_EXECVE, [3]uintptr{bad, bad, bad}, unix.EPERM}}); err != nil {
 			return &LayerError{LayerSeccomp, err}
 		}
+	}
+	return nil
+}
+
+// hideMemory keeps the values of secrets from dumps of the process, and from
+// other processes of its user: a debugger, and /proc/PID/mem and environ.
+func hideMemory() error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("cannot make the gateway unreadable: %w", err)
+	}
+	if err := syscall.Setrlimit(unix.RLIMIT_CORE, &syscall.Rlimit{}); err != nil {
+		return fmt.Errorf("cannot switch core dumps off: %w", err)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -55,7 +56,7 @@ func newSecrets(c *config.Config, o Options, values *known.Set, client *http.Cli
 		if o.Secret == nil {
 			return nil, fmt.Errorf("cannot get secret %s: nothing here can", r.Env)
 		}
-		m, err := newMinter(r, o, client)
+		m, err := newMinter(r, o, client, s.guardSource)
 		if err != nil {
 			return nil, fmt.Errorf("cannot use the transform of %s: %w", r.Env, err)
 		}
@@ -97,11 +98,8 @@ func (s *cageSecrets) rule(env string) (config.InjectionRule, bool) {
 // set gives a rule its value: to be injected, or what a transform makes another
 // one of. Either way it must not be seen anywhere.
 func (s *cageSecrets) set(r config.InjectionRule, v secret.Value) error {
-	s.values.Retire(ownerInjection, r.Env)
-	for _, part := range parts(r, v) {
-		if err := s.guard(r.Env, part, time.Time{}); err != nil {
-			return err
-		}
+	if err := s.guardSource(r.Env, v); err != nil {
+		return err
 	}
 	if m := s.minters[r.Env]; m != nil {
 		m.setSource(v)
@@ -110,17 +108,32 @@ func (s *cageSecrets) set(r config.InjectionRule, v secret.Value) error {
 	return s.injector.Set(r.Env, v)
 }
 
+// guardSource guards what is kept, in place of what was kept before.
+func (s *cageSecrets) guardSource(env string, v secret.Value) error {
+	s.values.Retire(ownerInjection, env)
+	for _, part := range parts(v) {
+		if err := s.guard(env, part, time.Time{}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// partNames are the fields of a secret in JSON that are secrets by themselves:
+// of keys for AWS, of service accounts, and of OAuth clients.
+var partNames = []string{"SecretAccessKey", "SessionToken", "private_key", "refresh_token", "client_secret"}
+
 // parts are a value and what stands in it that is a secret by itself.
-func parts(r config.InjectionRule, v secret.Value) []secret.Value {
+func parts(v secret.Value) []secret.Value {
 	all := []secret.Value{v}
-	if r.Transform.Type != "aws-sigv4" {
-		return all
-	}
-	key, err := inject.ParseAccessKey(v, "unused")
-	if err != nil {
-		return all // it will be said when something is to be signed
-	}
-	for _, text := range []string{key.Secret, key.Token} {
+	var fields map[string]any
+	v.Reveal(func(b []byte) {
+		if json.Unmarshal(b, &fields) != nil {
+			fields = nil // it is no object; it is one secret
+		}
+	})
+	for _, name := range partNames {
+		text, _ := fields[name].(string)
 		if part, err := secret.New([]byte(text)); err == nil {
 			all = append(all, part)
 		}
@@ -223,8 +236,9 @@ func (g guarded) Mint(ctx context.Context) (secret.Value, time.Time, error) {
 	return v, until, err
 }
 
-// newMinter makes the transform of a rule; nil is none, or one that signs.
-func newMinter(r config.InjectionRule, o Options, client *http.Client) (*minter, error) {
+// newMinter makes the transform of a rule; nil is none, or one that signs. guard
+// makes what a source became known.
+func newMinter(r config.InjectionRule, o Options, client *http.Client, guard func(env string, v secret.Value) error) (*minter, error) {
 	t := r.Transform
 	text := func(name string) string { return t.Settings[name].Text }
 	list := func(name string) []string {
@@ -271,6 +285,9 @@ func newMinter(r config.InjectionRule, o Options, client *http.Client) (*minter,
 	if o.KeepSecret != nil {
 		limits.Rotated = func(source []byte) error {
 			v, err := secret.New(source)
+			if err == nil {
+				err = guard(r.Env, v)
+			}
 			if err != nil {
 				return err
 			}
@@ -361,7 +378,7 @@ func (g *Gateway) mintClient(roots *x509.CertPool) *http.Client {
 // the secrets.
 func checkTransforms(c *config.Config) error {
 	for _, r := range c.Injection.Rules {
-		if _, err := newMinter(r, Options{}, nil); err != nil {
+		if _, err := newMinter(r, Options{}, nil, nil); err != nil {
 			return fmt.Errorf("cannot use the transform of %s: %w", r.Env, err)
 		}
 	}
