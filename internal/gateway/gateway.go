@@ -98,7 +98,8 @@ func New(o Options) (*Gateway, error) {
 	g := &Gateway{authority: o.Authority, host: o.HostNetwork, state: new(state)}
 	o.Log = slog.New(redacting{o.Log.Handler(), g.Redact})
 	g.log, g.options = o.Log, o
-	g.audit = &redactor{Sink: o.Audit, values: &g.state.values}
+	g.audit = &redactor{Sink: o.Audit}
+	g.audit.values.Store(&g.state.values)
 	if g.authority == nil {
 		authority, err := ca.New(o.Name)
 		if err != nil {

@@ -24,7 +24,7 @@ const redacted = "[redacted]"
 // know where in it, behind which encodings, a secret begins and ends.
 type redactor struct {
 	audit.Sink
-	values *known.Set
+	values atomic.Pointer[known.Set]
 	forms  atomic.Pointer[secrets.Inspector]
 }
 
@@ -161,7 +161,7 @@ func (r *redactor) holds(s, typ string) (found bool) {
 	}
 	for i := range tree.Layers {
 		data := tree.Layers[i].Data
-		if r.values.In(data) || r.forms.Load().In(ctx, data) {
+		if r.values.Load().In(data) || r.forms.Load().In(ctx, data) {
 			return true
 		}
 	}

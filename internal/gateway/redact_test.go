@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"github.com/agentcage/agentcage/internal/audit"
-	"github.com/agentcage/agentcage/internal/inspect/known"
 )
 
 // TestNoSecretsInTheAuditLog is rules.md 71: what is blocked, flagged or only
@@ -102,7 +101,7 @@ func TestNoSecretsInTheAuditLog(t *testing.T) {
 // TestRedactorThatFails writes a record all the same, with nothing in it.
 func TestRedactorThatFails(t *testing.T) {
 	records := &log{}
-	r := &redactor{Sink: records, values: new(known.Set)} // without forms it panics
+	r := &redactor{Sink: records} // without forms it panics
 	if err := r.Put(audit.Record{Path: "/something", URL: "https://a.test/something", Decision: "blocked"}); err != nil {
 		t.Fatal(err)
 	}

@@ -221,6 +221,7 @@ func (s *stage) use(value, other []byte) error {
 	s.gw.policy = &p
 	s.gw.keep(secrets)
 	s.gw.engine.Update(&p)
+	s.gw.audit.values.Store(&st.values)
 	return nil
 }
 
