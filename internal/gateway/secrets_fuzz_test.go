@@ -102,7 +102,6 @@ type part struct {
 	last    bool                // the connection ends with it
 	cuts    []int               // where the answer is cut, in bytes
 	serve   http.HandlerFunc    // the answer by HTTP/2
-	decode  string              // the codings that the client undoes when the answer still names one
 }
 
 func newStage(tb testing.TB) *stage {
@@ -362,22 +361,24 @@ func undo(h http.Header, body []byte) []byte {
 
 // readMessages returns the payloads of frames until the server closes.
 func readMessages(r io.Reader) (all []byte, err error) {
+	full := func(b []byte) bool { _, err := io.ReadFull(r, b); return err == nil }
 	for {
-		var head [2]byte
-		if _, err := io.ReadFull(r, head[:]); err != nil {
+		var head, long [2]byte
+		if !full(head[:]) {
 			return all, nil
 		}
 		n := int(head[1])
 		switch n {
 		case 126:
-			var long [2]byte
-			_, err = io.ReadFull(r, long[:])
+			if !full(long[:]) {
+				return all, nil
+			}
 			n = int(binary.BigEndian.Uint16(long[:]))
 		case 127:
 			return all, errors.New("a long message")
 		}
 		payload := make([]byte, n)
-		if _, more := io.ReadFull(r, payload); err != nil || more != nil {
+		if !full(payload) {
 			return append(all, payload...), nil
 		}
 		all = append(all, payload...)
