@@ -101,7 +101,6 @@ type part struct {
 	last    bool                // the connection ends with it
 	cuts    []int               // where the answer is cut, in bytes
 	serve   http.HandlerFunc    // the answer by HTTP/2
-	decode  string              // the codings that the client undoes when the answer still names one
 }
 
 func newStage(tb testing.TB) *stage {
@@ -356,31 +355,37 @@ func undo(h http.Header, body []byte) []byte {
 	return body
 }
 
-// readMessages returns the payloads of frames until the server closes.
+// readMessages returns the payloads of frames until the server closes or the
+// connection ends.
 func readMessages(r io.Reader) (all []byte, err error) {
 	for {
-		var head [2]byte
-		if _, err := io.ReadFull(r, head[:]); err != nil {
-			return all, nil
+		var head [4]byte
+		if _, err := io.ReadFull(r, head[:2]); err != nil {
+			return all, ended(err)
 		}
 		n := int(head[1])
-		switch n {
-		case 126:
-			var long [2]byte
-			_, err = io.ReadFull(r, long[:])
-			n = int(binary.BigEndian.Uint16(long[:]))
-		case 127:
+		if n == 126 {
+			if _, err := io.ReadFull(r, head[2:]); err != nil {
+				return all, ended(err)
+			}
+			n = int(binary.BigEndian.Uint16(head[2:]))
+		} else if n > 126 {
 			return all, errors.New("a long message")
 		}
 		payload := make([]byte, n)
-		if _, more := io.ReadFull(r, payload); err != nil || more != nil {
-			return append(all, payload...), nil
-		}
-		all = append(all, payload...)
-		if head[0]&0xf == 8 {
-			return all, nil
+		got, err := io.ReadFull(r, payload)
+		if all = append(all, payload[:got]...); err != nil || head[0]&0xf == 8 {
+			return all, ended(err)
 		}
 	}
+}
+
+// ended makes no error of a connection's end, but of a client that waits.
+func ended(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
+	}
+	return nil
 }
 
 // sinks returns what was written anywhere on this side, and empties it.
