@@ -359,33 +359,37 @@ func undo(h http.Header, body []byte) []byte {
 	return body
 }
 
-// readMessages returns the payloads of frames until the server closes.
+// readMessages returns the payloads of frames until the server closes or the
+// connection ends.
 func readMessages(r io.Reader) (all []byte, err error) {
-	full := func(b []byte) bool { _, err := io.ReadFull(r, b); return err == nil }
 	for {
-		var head, long [2]byte
-		if !full(head[:]) {
-			return all, nil
+		var head [4]byte
+		if _, err := io.ReadFull(r, head[:2]); err != nil {
+			return all, ended(err)
 		}
 		n := int(head[1])
-		switch n {
-		case 126:
-			if !full(long[:]) {
-				return all, nil
+		if n == 126 {
+			if _, err := io.ReadFull(r, head[2:]); err != nil {
+				return all, ended(err)
 			}
-			n = int(binary.BigEndian.Uint16(long[:]))
-		case 127:
+			n = int(binary.BigEndian.Uint16(head[2:]))
+		} else if n > 126 {
 			return all, errors.New("a long message")
 		}
 		payload := make([]byte, n)
-		if !full(payload) {
-			return append(all, payload...), nil
-		}
-		all = append(all, payload...)
-		if head[0]&0xf == 8 {
-			return all, nil
+		got, err := io.ReadFull(r, payload)
+		if all = append(all, payload[:got]...); err != nil || head[0]&0xf == 8 {
+			return all, ended(err)
 		}
 	}
+}
+
+// ended makes no error of a connection's end, but of a client that waits.
+func ended(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
+	}
+	return nil
 }
 
 // sinks returns what was written anywhere on this side, and empties it.

@@ -152,14 +152,21 @@ func (r *Redactor) Response(h http.Header, body io.ReadCloser, length int64) (*B
 	}
 	if len(list) > 0 {
 		src = decoded(src, list, false)
-		for _, name := range []string{"Content-Encoding", "Content-Md5", "Digest", "Content-Digest", "Repr-Digest"} {
-			delete(h, name)
-		}
+		delete(h, "Content-Encoding")
+		DropDigests(h)
 	}
 	delete(h, "Content-Length")
 	stream := r.Reader(src)
 	stream.s.keepLength = framed(h)
 	return &Body{readCloser{stream, body}, -1, func() []string { return names(stream.Names()) }}, nil
+}
+
+// DropDigests takes away what says how a body was before it was changed (RFC
+// 9530, and RFC 1864 and 3230 before it).
+func DropDigests(h http.Header) {
+	for _, name := range []string{"Content-Md5", "Digest", "Content-Digest", "Repr-Digest"} {
+		delete(h, name)
+	}
 }
 
 // small redacts a body that is in memory. ok is false when it must be decoded.
@@ -168,6 +175,7 @@ func (r *Redactor) small(h http.Header, list []string, whole []byte) (out []byte
 	if len(list) == 0 {
 		if len(in) > 0 {
 			h["Content-Length"] = []string{fmt.Sprint(len(out))}
+			DropDigests(h)
 		}
 		return out, in, true
 	}

@@ -75,7 +75,8 @@ func (v *view) read(pos, level int) (c char, more bool) {
 	return c, false
 }
 
-// readings are the different ways in which a character can be read.
+// readings are the different ways in which a character can be read: as it is,
+// by each level, and at each but the last in a second way.
 type readings struct {
 	c [2*levels + 1]char
 	n int
@@ -89,31 +90,35 @@ func (v *view) all(pos, level int) (out readings, more bool) {
 		return out, more
 	}
 	out.c[0], out.n = c, 1
-	for l := range level {
+	more = v.expand(&out, c, pos, 0, level)
+	return out, more
+}
+
+// expand adds the readings of which c, the character at pos, is the first of an
+// escape, with from and up to level escapes on top of one another.
+func (v *view) expand(out *readings, c char, pos, from, level int) (more bool) {
+	for l := from; l < level; l++ {
 		if !v.begins(c) {
 			break
 		}
 		next, changed, more := v.unescape(c, pos, l)
 		if more {
-			return out, true
+			return true
 		}
 		if !changed {
 			continue
 		}
-		if next.open {
-			if more := v.closed(&out, c, next.size, pos, l+1, level); more {
-				return out, true
-			}
+		if next.open && v.closed(out, c, next.size, pos, l+1, level) {
+			return true
 		}
 		c = next
-		out.c[out.n] = c
-		out.n++
+		out.add(c)
 	}
-	return out, false
+	return false
 }
 
-// closed adds the reading of a reference whose semicolon is escaped further than
-// the rest of it, as in a path, where & needs no escape and ; does.
+// closed adds the readings of a reference whose semicolon is escaped further
+// than the rest of it, as in a path, where & needs no escape and ; does.
 func (v *view) closed(out *readings, c char, size uint16, pos, from, level int) (more bool) {
 	for l := from; l < level; l++ {
 		next, changed, more := v.unescape(c, pos, l)
@@ -121,12 +126,18 @@ func (v *view) closed(out *readings, c char, size uint16, pos, from, level int) 
 			return true
 		}
 		if changed && next.size != size {
-			out.c[out.n] = next
-			out.n++
-			return false
+			out.add(next)
+			return v.expand(out, next, pos, l+1, level)
 		}
 	}
 	return false
+}
+
+func (r *readings) add(c char) {
+	if r.n < len(r.c) {
+		r.c[r.n] = c
+		r.n++
+	}
 }
 
 func (v *view) raw(pos int) (c char, more bool) {

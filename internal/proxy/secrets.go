@@ -111,12 +111,10 @@ func (x *exchange) injectAll(ctx context.Context) (err error) {
 }
 
 // dropDigests takes away what says how a body was before something was put into
-// it (RFC 9530, and RFC 1864 and 3230 before it).
+// it. Inspectors go on seeing it.
 func (s *secrets) dropDigests() {
 	s.head.Header = maps.Clone(s.head.Header)
-	for _, name := range []string{"Content-Md5", "Digest", "Content-Digest", "Repr-Digest"} {
-		delete(s.head.Header, name)
-	}
+	inject.DropDigests(s.head.Header)
 }
 
 // sign makes the signature of a request to AWS anew, over what is sent.

@@ -210,6 +210,7 @@ func Encodings() []Encoding {
 	add("html twice", func(s string) string { return html.EscapeString(html.EscapeString(s)) })
 	add("html in json", func(s string) string { return JSON(html.EscapeString(s)) })
 	add("html in a path", func(s string) string { return url.PathEscape(html.EscapeString(s)) })
+	add("html twice in a path", func(s string) string { return url.PathEscape(html.EscapeString(html.EscapeString(s))) })
 	add("html numbers in a path", func(s string) string {
 		return url.PathEscape(eachRune(func(r rune) string { return fmt.Sprintf("&#%d;", r) })(s))
 	})
