@@ -434,6 +434,9 @@ func (p *Process) release() error {
 	p.closed = true
 	unix.Close(p.control)
 	p.sendMu.Unlock()
+	if p.packets != nil && p.refused != nil {
+		p.refused.end(p.packets)
+	}
 	packets := make(chan struct{})
 	go func() {
 		// The kernel waits for a grace period before a packet socket is

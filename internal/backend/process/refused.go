@@ -35,10 +35,15 @@ type refusals struct {
 	out     chan cage.Refusal
 	pending map[refusalKey]int // 0: seen in this interval, already passed on
 	closed  bool
+
+	ending, read chan struct{} // closed when the packets come to an end, and when all are read
 }
 
 func newRefusals() *refusals {
-	return &refusals{out: make(chan cage.Refusal, refusalQueue), pending: map[refusalKey]int{}}
+	return &refusals{
+		out: make(chan cage.Refusal, refusalQueue), pending: map[refusalKey]int{},
+		ending: make(chan struct{}), read: make(chan struct{}),
+	}
 }
 
 func (r *refusals) add(kind string, dest netip.AddrPort, detail string) {
@@ -98,18 +103,21 @@ func (r *refusals) close() {
 }
 
 // readPackets turns what the packet socket sees into refusals until it is
-// closed.
+// closed or ends.
 func (r *refusals) readPackets(f *os.File) {
+	defer close(r.read)
 	buf := make([]byte, packetSnap)
 	read := 0
 	until := time.Now().Add(refusalInterval)
 	for {
 		f.SetReadDeadline(until)
+		if r.isEnding() {
+			r.drain(f, buf)
+			return
+		}
 		n, err := f.Read(buf)
 		if err == nil {
-			if kind, dest, detail, ok := parseRefusal(buf[:n]); ok {
-				r.add(kind, dest, detail)
-			}
+			r.packet(buf[:n])
 			read++
 		} else if !errors.Is(err, os.ErrDeadlineExceeded) {
 			if errors.Is(err, unix.ENETDOWN) {
@@ -118,8 +126,11 @@ func (r *refusals) readPackets(f *os.File) {
 			return
 		}
 		if read >= refusalPackets {
-			if !sleepUntil(f, until) {
-				return
+			// The packets of a flood are left to the kernel, which drops them
+			// when the socket's buffer is full.
+			select {
+			case <-time.After(time.Until(until)):
+			case <-r.ending:
 			}
 		}
 		if now := time.Now(); !now.Before(until) {
@@ -129,11 +140,46 @@ func (r *refusals) readPackets(f *os.File) {
 	}
 }
 
-// sleepUntil leaves the packets of a flood to the kernel, which drops them
-// when the socket's buffer is full. It reports false when f was closed.
-func sleepUntil(f *os.File, t time.Time) bool {
-	time.Sleep(time.Until(t))
-	return f.SetReadDeadline(t) == nil
+func (r *refusals) packet(b []byte) {
+	if kind, dest, detail, ok := parseRefusal(b); ok {
+		r.add(kind, dest, detail)
+	}
+}
+
+func (r *refusals) isEnding() bool {
+	select {
+	case <-r.ending:
+		return true
+	default:
+		return false
+	}
+}
+
+// end reads what has come until now, since a command may end right after it was
+// refused, and waits for that. It must be called once.
+func (r *refusals) end(f *os.File) {
+	close(r.ending)
+	f.SetReadDeadline(time.Now()) // wakes a reader that waits; one that does not looks first
+	<-r.read
+}
+
+func (r *refusals) drain(f *os.File, buf []byte) {
+	c, err := f.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = c.Control(func(fd uintptr) {
+		for range refusalPackets {
+			n, _, err := unix.Recvfrom(int(fd), buf, unix.MSG_DONTWAIT)
+			switch err {
+			case nil:
+				r.packet(buf[:n])
+			case unix.EINTR, unix.ENETDOWN:
+			default:
+				return
+			}
+		}
+	})
 }
 
 // parseRefusal reads an IP packet that the filter let through. The source of a
