@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/agentcage/agentcage/internal/atomicfile"
 	"github.com/agentcage/agentcage/internal/audit"
 	"github.com/agentcage/agentcage/internal/cage"
 	"github.com/agentcage/agentcage/internal/config"
@@ -200,7 +201,7 @@ func keepPlaceholders(cfg *config.Config, cage string) error {
 	if err != nil {
 		return err
 	}
-	if err := writeAtomic(path, append(data, '\n')); err != nil {
+	if err := atomicfile.Write(path, append(data, '\n')); err != nil {
 		return fmt.Errorf("cannot keep the placeholders: %w", err)
 	}
 	return nil

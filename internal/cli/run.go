@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/agentcage/agentcage/internal/atomicfile"
 	"github.com/agentcage/agentcage/internal/audit"
 	"github.com/agentcage/agentcage/internal/backend/process"
 	"github.com/agentcage/agentcage/internal/cage"
@@ -400,7 +401,7 @@ func persistHome(spec *cage.Spec, cfg *config.Config) error {
 	owner, of := filepath.Join(homes, spec.Name+".of"), resolved(cfg.File)
 	switch b, err := os.ReadFile(owner); {
 	case errors.Is(err, fs.ErrNotExist):
-		if err := writeAtomic(owner, []byte(of)); err != nil {
+		if err := atomicfile.Write(owner, []byte(of)); err != nil {
 			return fmt.Errorf("cannot record whose home %s is: %w", spec.Name, err)
 		}
 	case err != nil:

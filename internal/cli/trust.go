@@ -19,6 +19,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/agentcage/agentcage/internal/atomicfile"
 	"github.com/agentcage/agentcage/internal/config"
 	"github.com/agentcage/agentcage/internal/secret/source"
 )
@@ -277,7 +278,7 @@ func recordTrust(cfg *config.Config) error {
 	}
 	raw, err := json.Marshal(trusted{Path: abs, SHA256: now})
 	if err == nil {
-		err = writeAtomic(record, raw)
+		err = atomicfile.Write(record, raw)
 	}
 	if err != nil {
 		return fmt.Errorf("cannot record the decision: %w", err)
