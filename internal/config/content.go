@@ -296,7 +296,7 @@ func readSource(d *decoder, v value, r *InjectionRule) {
 	case rest == "":
 		d.fail(v, "it does not say which", fmt.Sprintf("write %s:NAME", kind))
 		return
-	case kind == "env" && !isEnvName(rest):
+	case kind == "env" && !ValidEnv(rest):
 		d.fail(v, fmt.Sprintf("%q is no name of an environment variable", clip(rest)), "use letters, digits and _, and begin with no digit")
 		return
 	}

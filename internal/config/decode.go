@@ -379,7 +379,7 @@ func (d *decoder) table(v value, read func(k, v value)) {
 func (d *decoder) env(v value) map[string]string {
 	out := make(map[string]string)
 	d.table(v, func(k, v value) {
-		if !isEnvName(k.n.Value) {
+		if !ValidEnv(k.n.Value) {
 			d.failSecret(k, "it is no name of an environment variable", "use letters, digits and _, and begin with no digit")
 			return
 		}
@@ -403,7 +403,9 @@ func (d *decoder) env(v value) map[string]string {
 	return out
 }
 
-func isEnvName(s string) bool {
+// ValidEnv reports whether s can name an environment variable: at most 256
+// letters, digits and _, and no digit first.
+func ValidEnv(s string) bool {
 	for i := 0; i < len(s); i++ {
 		c := s[i]
 		letter := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || c == '_'

@@ -270,7 +270,7 @@ func isVolumeName(s string) bool {
 
 func (d *decoder) envName(v value) (string, bool) {
 	s, ok := d.text(v)
-	if ok && !isEnvName(s) {
+	if ok && !ValidEnv(s) {
 		d.fail(v, fmt.Sprintf("%q is no name of an environment variable", clip(s)), "use letters, digits and _, and begin with no digit")
 		return "", false
 	}

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/agentcage/agentcage/internal/config"
 )
 
 // prefix and digits make a placeholder that says what it is, wherever it turns
@@ -36,21 +38,10 @@ func NewPlaceholder(env string) string {
 func ParsePlaceholder(s string) (env string, ok bool) {
 	rest, ok := strings.CutPrefix(s, prefix)
 	env, random, found := strings.Cut(rest, ":")
-	if !ok || !found || !isName(env) || len(random) != digits || strings.Trim(random, "0123456789abcdef") != "" {
+	if !ok || !found || !config.ValidEnv(env) || len(random) != digits || strings.Trim(random, "0123456789abcdef") != "" {
 		return "", false
 	}
 	return env, true
-}
-
-func isName(s string) bool {
-	for i := 0; i < len(s); i++ {
-		c := s[i]
-		letter := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || c == '_'
-		if !letter && (i == 0 || c < '0' || c > '9') {
-			return false
-		}
-	}
-	return s != "" && len(s) <= 256
 }
 
 // CheckPlaceholder says why s can be no placeholder. The characters are those
@@ -64,7 +55,7 @@ func CheckPlaceholder(s string) error {
 		return fmt.Errorf("a placeholder has at most %d characters", maxPlaceholder)
 	}
 	for i := 0; i < len(s); i++ {
-		if c := s[i]; !isName("a"+string(rune(c))) && !strings.ContainsRune("-.:{}[]()$@!*~^", rune(c)) {
+		if c := s[i]; !config.ValidEnv("a"+string(rune(c))) && !strings.ContainsRune("-.:{}[]()$@!*~^", rune(c)) {
 			return errors.New("a placeholder has only letters, digits and _ - . : { } [ ] ( ) $ @ ! * ~ ^")
 		}
 	}

@@ -12,6 +12,8 @@ import (
 	"fmt"
 	"os/exec"
 	"time"
+
+	"github.com/agentcage/agentcage/internal/config"
 )
 
 // MaxValue is the longest value in bytes: a PEM file with its chain fits.
@@ -42,32 +44,10 @@ type Store interface {
 
 // ValidName reports whether a secret can have the name: that of an environment
 // variable, as it becomes one in the cage.
-func ValidName(s string) bool {
-	for i := 0; i < len(s); i++ {
-		c := s[i]
-		letter := c == '_' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
-		if !letter && (i == 0 || c < '0' || c > '9') {
-			return false
-		}
-	}
-	return 1 <= len(s) && len(s) <= 128
-}
-
-// validCage is the rule for names of cages, which become parts of paths and of
-// names in other programs.
-func validCage(s string) bool {
-	for i := 0; i < len(s); i++ {
-		c := s[i]
-		word := 'a' <= c && c <= 'z' || '0' <= c && c <= '9'
-		if !word && (c != '-' || i == 0) {
-			return false
-		}
-	}
-	return 1 <= len(s) && len(s) <= 63
-}
+func ValidName(s string) bool { return config.ValidEnv(s) && len(s) <= 128 }
 
 func checkNames(cage, name string) error {
-	if !validCage(cage) {
+	if !config.ValidName(cage) {
 		return fmt.Errorf("cannot use %q as the name of a cage", cage)
 	}
 	if !ValidName(name) {
