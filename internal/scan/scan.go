@@ -124,9 +124,6 @@ func (s *Scanner) anchorAll(r *Rule, shapes []shape) ([]ref, bool) {
 	return refs, true
 }
 
-// Rules are what the scanner looks for. They must not be changed.
-func (s *Scanner) Rules() []*Rule { return s.rules }
-
 // Scan calls found for every match, in no order, until it returns false. The
 // same match may be reported more than once. It fails when the context is
 // done, and with ErrBudget.
